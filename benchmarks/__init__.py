@@ -1,0 +1,1 @@
+"""The load harness and the micro-benchmarks."""

@@ -1,0 +1,1 @@
+"""Everything that touches the device: runners, attention, layers, models, frontends, vocoders."""

@@ -1,0 +1,1 @@
+"""Text to prompts: normalisation, segmentation, tokens, voices."""

@@ -1,0 +1,1 @@
+"""Speech models, their checkpoints, and the registry of what can be served."""
