@@ -1,0 +1,59 @@
+"""`AttentionBackend`: write new keys and values to the paged cache, then attend over it.
+
+Every backend takes the same arguments and is compared with `reference` in the tests. Causal
+attention over [cached positions | new positions] of each sequence; sequences are packed one after
+the other without padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionMetadata:
+    """Where the packed positions of one step belong. B sequences, N positions.
+
+    Attributes:
+        query_start_loc: int32 [B + 1]; positions of sequence b are [q[b], q[b + 1]).
+        seq_lens: int32 [B]; positions of the sequence after this step.
+        block_tables: int32 [B, max_blocks]; entries past the sequence's end are not read.
+        slot_mapping: int64 [N]; block * block_size + offset where a position's KV goes.
+        max_query_len: largest number of new positions of a sequence.
+        max_seq_len: largest of `seq_lens`.
+    """
+
+    query_start_loc: torch.Tensor
+    seq_lens: torch.Tensor
+    block_tables: torch.Tensor
+    slot_mapping: torch.Tensor
+    max_query_len: int
+    max_seq_len: int
+
+
+class AttentionBackend(Protocol):
+    """Paged attention of one model. Holds the KV cache of all layers."""
+
+    def forward(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        metadata: AttentionMetadata,
+    ) -> torch.Tensor:
+        """Store key, value and attend.
+
+        Args:
+            layer: index of the layer.
+            query: [N, num_heads, head_dim], rotated.
+            key: [N, num_kv_heads, head_dim], rotated.
+            value: [N, num_kv_heads, head_dim].
+            metadata: where the positions belong.
+
+        Returns:
+            [N, num_heads, head_dim] in the dtype of `query`.
+        """
