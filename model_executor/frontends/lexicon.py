@@ -12,10 +12,14 @@ from pathlib import Path
 
 from .phones import PHONES
 
-__all__ = ["Lexicon", "load_lexicon", "save_lexicon"]
+__all__ = ["Lexicon", "load_lexicon", "possessive_ending", "save_lexicon"]
 
 _FIRST = 48
 _CODES = {phone: chr(_FIRST + index) for index, phone in enumerate(PHONES)}
+
+
+_SIBILANTS = frozenset({"s", "z", "sh", "zh", "ch", "jh"})
+_VOICELESS = frozenset({"p", "t", "k", "f", "th"})
 
 
 class Lexicon:
@@ -34,9 +38,26 @@ class Lexicon:
         return iter(self._encoded)
 
     def get(self, word: str) -> tuple[str, ...] | None:
-        """Phones of a lower-case word, such as ``("hh", "ax0", "l", "ow1")``, or None."""
+        """Phones of a lower-case word, such as ``("hh", "ax0", "l", "ow1")``, or None.
+
+        A possessive ("dog's") that is not listed is its listed stem with the ending by rule.
+        """
         code = self._encoded.get(word)
-        return None if code is None else tuple(PHONES[ord(char) - _FIRST] for char in code)
+        if code is not None:
+            return tuple(PHONES[ord(char) - _FIRST] for char in code)
+        stem = self.get(word[:-2]) if word.endswith("'s") else None
+        return None if stem is None else stem + possessive_ending(stem)
+
+    def letter_name(self, letter: str) -> tuple[str, ...] | None:
+        """Phones of the name of a letter; the entry "a" is the article."""
+        return ("ey1",) if letter == "a" else self.get(letter)
+
+
+def possessive_ending(stem: tuple[str, ...]) -> tuple[str, ...]:
+    """Phones of 's (or the plural s) after a word: ax z, s or z by its last phone."""
+    if stem[-1] in _SIBILANTS:
+        return ("ax0", "z")
+    return ("s",) if stem[-1] in _VOICELESS else ("z",)
 
 
 def load_lexicon(path: Path) -> Lexicon:
