@@ -1,0 +1,1 @@
+"""Stretto: a continuous-batching engine for text-to-speech."""
