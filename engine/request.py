@@ -165,7 +165,9 @@ class SpeechRequest:
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
-            raise RequestError(f"text must be a string, got {type(self.text).__name__}", param="text")
+            raise RequestError(
+                f"text must be a string, got {type(self.text).__name__}", param="text"
+            )
         if not self.text.strip():
             raise RequestError("text is empty", param="text")
         if self.voice is not None and not isinstance(self.voice, (str, Voice)):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).parents[1]
 MAX_VOICE_BYTES = 25 * 2**20
@@ -45,7 +45,9 @@ def test_the_top_level_is_stretto_alone(wheel_names: dict[str, int]) -> None:
 
 @pytest.mark.slow
 def test_every_room_is_in_it(wheel_names: dict[str, int]) -> None:
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "packages"
+    ]
     rooms = ("engine", "scheduler", "model_executor", "server", "benchmarks")
     folders = {
         "stretto." + ".".join(path.parent.relative_to(ROOT).parts)

@@ -50,7 +50,9 @@ def imports(path: Path) -> Iterator[str]:
 def stretto_imports(room: str) -> list[tuple[str, str]]:
     found = []
     for path in sorted((ROOT / room).rglob("*.py")):
-        found += [(module_name(path), name) for name in imports(path) if name.startswith("stretto.")]
+        found += [
+            (module_name(path), name) for name in imports(path) if name.startswith("stretto.")
+        ]
     return found
 
 
