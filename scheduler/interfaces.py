@@ -27,6 +27,8 @@ class SchedulerConfig:
         block_size: positions in a block.
         max_model_len: positions of one sequence, prompt and frames together.
         enable_prefix_caching: share the full blocks of equal prompt prefixes.
+        bulk_share: while both classes wait, every so-manieth admission is a bulk sequence's.
+        max_bulk_preemptions: a bulk sequence preempted so often counts as interactive from then.
     """
 
     max_num_seqs: int
@@ -35,6 +37,8 @@ class SchedulerConfig:
     block_size: int
     max_model_len: int
     enable_prefix_caching: bool = True
+    bulk_share: int = 8
+    max_bulk_preemptions: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
