@@ -10,6 +10,7 @@ streams and still cannot starve. No clock, no tensors: time is passed in.
 from __future__ import annotations
 
 import heapq
+import math
 from itertools import count
 
 from .interfaces import VocoderBatch, VocoderJob, VocoderSchedulerConfig
@@ -71,14 +72,15 @@ class VocoderScheduler:
             now: seconds on the caller's clock.
 
         Raises:
-            ValueError: the id is in use.
+            ValueError: the id is in use, or the segment's place is taken.
         """
         if seq_id in self._segments:
             raise ValueError(f"sequence {seq_id!r} is live already")
         request = self._requests.setdefault(request_id, StreamedRequest(request_id))
         segment = SegmentFrames(seq_id, request, segment_index, streaming, low_lookahead)
+        outrun = request.add(segment)
         self._segments[seq_id] = segment
-        self._head_changed(request.add(segment), now)
+        self._head_changed(outrun, now)
 
     def update(self, seq_id: str, num_frames: int, finished: bool, now: float) -> None:
         """Tell how many frames a sequence has; unknown ids are ignored.
@@ -131,6 +133,13 @@ class VocoderScheduler:
         if request is None or request.deadline is None:
             return None
         return request.deadline - now
+
+    def next_deadline(self) -> float | None:
+        """When the most urgent job is due; minus infinity for a first chunk, None without a job."""
+        if self._most_urgent() is None:
+            return None
+        tier, time = self._ready[0][:2]
+        return -math.inf if tier == _FIRST_CHUNK else time
 
     def check_integrity(self) -> None:
         """Raise when a request outlived its segments or a ready job could be lost.
