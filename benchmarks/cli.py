@@ -1,0 +1,73 @@
+"""`stretto bench ...`: the list of benchmarks, each imported only when it is asked for.
+
+This module parses and dispatches; every benchmark's options and work are in its own module, which
+has `add_arguments(parser)` and `run(args) -> int`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+COMMANDS = {
+    "serve": "load a speech server and report how listeners fared",
+    "capacity": "find the highest Poisson rate at which a server keeps an SLO",
+}
+
+
+class _LazyParser(argparse.ArgumentParser):
+    """A parser that imports its benchmark when its options are needed."""
+
+    module: str | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Add the benchmark's options, then parse."""
+        if self.module is not None:
+            import_module(self.module).add_arguments(self)
+            self.module = None
+        return super().parse_known_args(args, namespace)
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Add one sub-command per benchmark to `parser`."""
+    commands = parser.add_subparsers(
+        dest="benchmark", required=True, metavar="BENCHMARK", parser_class=_LazyParser
+    )
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        command.module = f"{__package__}.{name}"
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add `bench` to the sub-commands of `stretto`; returns its parser."""
+    text = "measure a server or the engine"
+    parser: argparse.ArgumentParser = subparsers.add_parser("bench", help=text, description=text)
+    add_commands(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the benchmark that was parsed; user errors become exit code 2."""
+    try:
+        code: int = import_module(f"{__package__}.{args.benchmark}").run(args)
+    except (ValueError, TimeoutError, RuntimeError) as error:
+        print(f"stretto bench {args.benchmark}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m stretto.benchmarks`: the same commands without the rest of Stretto."""
+    parser = argparse.ArgumentParser(prog="stretto bench")
+    add_commands(parser)
+    return run(parser.parse_args(argv))
