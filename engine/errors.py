@@ -11,6 +11,7 @@ module does not format HTTP answers.
     │   └── RequestTooLongError      it could never fit, now or later
     ├── CheckpointError              a model folder is incomplete or malformed
     ├── OverloadedError              try again later; carries `retry_after_s`
+    ├── DeadlineExceededError        no audio within the request's deadline
     └── EngineDeadError              the engine process went away
 """
 
@@ -73,6 +74,12 @@ class OverloadedError(StrettoError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class DeadlineExceededError(StrettoError):
+    """No audio was ready within the request's `deadline_s`."""
+
+    code = "deadline_exceeded"
 
 
 class EngineDeadError(StrettoError):

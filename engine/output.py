@@ -6,6 +6,7 @@ A stream is a run of chunks of which the last, and only the last, has `is_last` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Literal
@@ -89,6 +90,7 @@ class SpeechResult:
         finish_reason: how it ended.
         metrics: what it cost.
         error: the message, when `finish_reason` is `error`.
+        error_code: the stable code of that error (see `engine.errors`).
     """
 
     request_id: str
@@ -97,6 +99,22 @@ class SpeechResult:
     finish_reason: FinishReason
     metrics: RequestMetrics
     error: str | None = None
+    error_code: str | None = None
+
+    @classmethod
+    def from_chunks(cls, chunks: Sequence[AudioChunk]) -> SpeechResult:
+        """Join all chunks of one request; the last one is terminal."""
+        last = chunks[-1]
+        assert last.finish_reason is not None and last.metrics is not None, "no terminal chunk"
+        return cls(
+            request_id=last.request_id,
+            audio=np.concatenate([chunk.audio for chunk in chunks]),
+            sample_rate=last.sample_rate,
+            finish_reason=last.finish_reason,
+            metrics=last.metrics,
+            error=last.error,
+            error_code=last.error_code,
+        )
 
     @property
     def duration_s(self) -> float:
@@ -115,3 +133,20 @@ class SpeechResult:
             soundfile.write(str(path), self.audio, self.sample_rate)
         except (TypeError, soundfile.LibsndfileError) as error:
             raise ValueError(f"cannot write audio to {path}: {error}") from error
+
+
+def failure_chunk(
+    request_id: str, sample_rate: int, message: str, code: str, *, index: int = 0
+) -> AudioChunk:
+    """The terminal chunk of a request that the engine itself can no longer end."""
+    return AudioChunk(
+        request_id=request_id,
+        audio=np.zeros(0, np.float32),
+        sample_rate=sample_rate,
+        index=index,
+        is_last=True,
+        finish_reason="error",
+        error=message,
+        error_code=code,
+        metrics=RequestMetrics(),
+    )

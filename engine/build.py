@@ -1,0 +1,86 @@
+"""From an `EngineConfig` to an `EngineCore`: settings are resolved once, parts are put together.
+
+`"auto"` values become plain ones in a new config, which is logged and never changed again. Every
+component gets its own small config from it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ..model_executor.interfaces import Executor
+from ..scheduler.interfaces import ChunkSchedule, SchedulerConfig, VocoderSchedulerConfig
+from ..scheduler.scheduler import Scheduler
+from ..scheduler.vocoder_scheduler import VocoderScheduler
+from .config import EngineConfig
+from .core import EngineCore
+from .input_processor import InputLimits, InputProcessor
+
+logger = logging.getLogger(__name__)
+
+
+def assemble_core(executor: Executor, config: EngineConfig) -> EngineCore:
+    """The core around a loaded executor; warms it up when `config.warmup`.
+
+    Raises:
+        ValueError: a limit is out of range.
+    """
+    if config.warmup:
+        executor.warmup()
+    return EngineCore(
+        executor,
+        Scheduler(_scheduler_config(executor, config)),
+        VocoderScheduler(_vocoder_config(executor, config)),
+        InputProcessor(executor, _limits(executor, config)),
+    )
+
+
+def _scheduler_config(executor: Executor, config: EngineConfig) -> SchedulerConfig:
+    return SchedulerConfig(
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        num_blocks=executor.num_kv_blocks,
+        block_size=config.block_size,
+        max_model_len=executor.speech_spec.max_model_len,
+        enable_prefix_caching=config.enable_prefix_caching,
+    )
+
+
+def _vocoder_config(executor: Executor, config: EngineConfig) -> VocoderSchedulerConfig:
+    vocoder = executor.vocoder_spec
+    return VocoderSchedulerConfig(
+        left_context=vocoder.left_context,
+        right_context=vocoder.right_context,
+        low_right_context=min(config.low_lookahead_frames, vocoder.right_context),
+        frame_s=vocoder.samples_per_frame / vocoder.sample_rate,
+        max_batch_frames=config.max_vocoder_frames,
+        chunks=ChunkSchedule(
+            first_frames=config.first_chunk_frames,
+            growth=config.chunk_growth,
+            max_frames=config.max_chunk_frames,
+        ),
+    )
+
+
+def _limits(executor: Executor, config: EngineConfig) -> InputLimits:
+    in_cache = executor.num_kv_blocks * config.block_size
+    return InputLimits(
+        max_positions=min(executor.speech_spec.max_model_len, in_cache),
+        default_seed=config.seed,
+        default_voice=config.default_voice,
+        model_names=("default", config.model),
+    )
+
+
+def build_core(config: EngineConfig) -> EngineCore:
+    """Load the model that `config` names and make it ready to serve.
+
+    Raises:
+        CheckpointError: the model's files are incomplete or malformed.
+        UnknownModelError: no such model.
+        ValueError: a setting is out of range or impossible here.
+    """
+    from ..model_executor.executor import LocalExecutor
+
+    executor = LocalExecutor(config)
+    return assemble_core(executor, config)
