@@ -198,7 +198,10 @@ class Scheduler:
     # Admission.
 
     def _admit_waiting(self, step: _Step, rank: int) -> None:
-        """Start waiting sequences in order until one does not fit; it is not overtaken."""
+        """Start waiting sequences in order until one does not fit; it is not overtaken.
+
+        Those whose last answer is due, or whose prefix this step computes, are held back a step.
+        """
         waiting = self._waiting[rank]
         held_back: list[Sequence] = []
         while self._may_admit(step, rank, len(held_back)):
@@ -207,7 +210,7 @@ class Scheduler:
             seq = waiting.peek()
             if seq is None:
                 break
-            if self._must_wait_a_step(seq, step):
+            if seq.is_drawn_out or self.kv_cache.waits_for_prefix(seq):
                 held_back.append(waiting.pop())
             elif self._make_room(step, seq):
                 self._admit(step, waiting.pop())
@@ -228,11 +231,6 @@ class Scheduler:
         reserved = num_bulk - (self.num_running == self._max_running)
         in_the_way = self.num_running - num_bulk + num_held_back
         return in_the_way < self._max_running and step.budget > reserved
-
-    def _must_wait_a_step(self, seq: Sequence, step: _Step) -> bool:
-        return (
-            seq.is_drawn_out or seq.seq_id in step.preempted or self.kv_cache.waits_for_prefix(seq)
-        )
 
     def _promote_bulk(self) -> None:
         """Give bulk its share: the oldest counts as interactive from now on."""

@@ -163,6 +163,38 @@ def test_an_interactive_sequence_takes_the_slot_of_the_latest_bulk_one() -> None
     }
 
 
+def test_an_interactive_sequence_gets_in_when_bulk_fills_the_step() -> None:
+    scheduler = make_scheduler(max_num_seqs=2, max_num_batched_tokens=2)
+    for i in range(2):
+        scheduler.add(make_sequence(f"b{i}", prompt=1, priority="bulk"), 0.0)
+    step(scheduler)
+    scheduler.add(make_sequence("live", arrival=1.0), 1.0)
+    output, _ = step(scheduler)
+    assert (output.preempted, shares(output)) == (("b1",), {"live": 1, "b0": 1})
+    run_until_idle(scheduler)
+
+
+def test_bulk_that_runs_keeps_its_place_in_the_step() -> None:
+    scheduler = make_scheduler(max_num_batched_tokens=8)
+    scheduler.add(make_sequence("bulk", prompt=4, priority="bulk"), 0.0)
+    step(scheduler)
+    scheduler.add(make_sequence("live", prompt=20), 1.0)
+    assert shares(step(scheduler)[0]) == {"live": 7, "bulk": 1}
+    assert shares(step(scheduler)[0]) == {"live": 7, "bulk": 1}
+    run_until_idle(scheduler)
+
+
+def test_bulk_does_not_slip_past_an_interactive_sequence_that_waits_for_blocks() -> None:
+    scheduler = make_scheduler(num_blocks=8, block_size=4)
+    scheduler.add(make_sequence("first", prompt=16, frames=4), 0.0)
+    step(scheduler)
+    scheduler.add(make_sequence("big", prompt=20, frames=4, arrival=1.0), 1.0)
+    scheduler.add(make_sequence("bulk", prompt=4, frames=4, priority="bulk"), 1.0)
+    assert shares(step(scheduler)[0]) == {"first": 1}
+    assert scheduler.waiting_by_reason() == (("capacity", 0), ("blocks", 1), ("priority", 1))
+    run_until_idle(scheduler)
+
+
 def test_bulk_is_not_preempted_when_that_would_not_help() -> None:
     scheduler = make_scheduler(num_blocks=8, block_size=4)
     scheduler.add(make_sequence("a", prompt=16, frames=4), 0.0)
