@@ -271,11 +271,14 @@ class Scheduler:
     def _schedule_decodes(self, step: _Step, rank: int) -> None:
         """Give every sequence that lacks one position that position, oldest first."""
         items = self._running[rank].items
+        size = self.config.block_size
         index = 0
         while index < len(items):
             seq = items[index]
             index += 1
-            if seq.num_remaining_tokens == 1 and self._grow(step, seq):
+            if seq.num_remaining_tokens != 1:
+                continue
+            if seq.num_computed_tokens < len(seq.block_table) * size or self._grow(step, seq):
                 self._schedule_sequence(step, seq, 1)
 
     def _grow(self, step: _Step, seq: Sequence) -> bool:

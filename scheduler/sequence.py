@@ -66,7 +66,10 @@ class Sequence:
     @property
     def num_remaining_tokens(self) -> int:
         """Positions still to compute before the next draw; 0 when there is none to come."""
-        return 0 if self.is_drawn_out else self.num_tokens - self.num_computed_tokens
+        drawn = self.num_frames + self.num_pending
+        if drawn >= self.max_new_frames:
+            return 0
+        return self.num_prompt_tokens + drawn - self.num_computed_tokens
 
     @property
     def rank(self) -> int:
