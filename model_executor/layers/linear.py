@@ -1,0 +1,64 @@
+"""`Linear`: a bias-free product whose result for a row does not depend on the other rows.
+
+Batch invariance (docs/adr/0004) rests on this module. On CPU the weight is packed once for oneDNN,
+whose kernels sum a row in the same order for every number of rows from two on; a lone row is
+computed as two. It does not quantize and does not train.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+
+_PACKED_DTYPES = (torch.float32, torch.bfloat16)
+_EXPECTED_ROWS = 64
+
+
+class Linear:
+    """y = x W^T.
+
+    Args:
+        weight: [out_features, in_features] on its final device in its final dtype. On CPU it is
+            copied into a packed layout, so the caller should drop it.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.out_features, self.in_features = weight.shape
+        self.dtype = weight.dtype
+        self._packed = _can_pack(weight)
+        self._weight = _pack(weight) if self._packed else weight
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply.
+
+        Args:
+            x: [N, in_features], contiguous, in the weight's dtype; N is at least 1.
+
+        Returns:
+            [N, out_features] in the same dtype.
+        """
+        if not self._packed:
+            return F.linear(x, self._weight)
+        if len(x) == 1:
+            return self._multiply(x.expand(2, -1).contiguous())[:1]
+        return self._multiply(x)
+
+    def _multiply(self, x: torch.Tensor) -> torch.Tensor:
+        product = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")
+        return cast(torch.Tensor, product)
+
+
+def _can_pack(weight: torch.Tensor) -> bool:
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype in _PACKED_DTYPES
+        and torch.backends.mkldnn.is_available()
+        and (weight.dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+def _pack(weight: torch.Tensor) -> torch.Tensor:
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _EXPECTED_ROWS)
+    return cast(torch.Tensor, packed)

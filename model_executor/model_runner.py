@@ -1,0 +1,210 @@
+"""`ModelRunner`: one step of the speech model over the paged cache, from plan to drawn frames.
+
+It prepares inputs, runs the model and the sampler, keeps what was drawn, and reports who stopped.
+`launch` queues a step on the device without waiting for it and `collect` waits for its draws, so
+that the next step can be prepared in between. It never decides what runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput
+from .attention.interface import AttentionBackend, AttentionMetadata
+from .frame_store import FrameStore
+from .input_batch import BatchPlan, InputBatch, SampleGroup
+from .interfaces import IntArray, Prompt, ResolvedSampling
+from .models.llama_speech import LlamaSpeech
+from .sampler import PENALTY_WINDOW, Sampler, SamplingTensors
+from .transfer import HostCopy, to_device
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PendingStep:
+    """A step in flight: for each group, its draws [S, num_codebooks] on their way."""
+
+    groups: tuple[tuple[SampleGroup, HostCopy], ...]
+
+
+class ModelRunner:
+    """Runs one speech model.
+
+    Args:
+        model: the weights.
+        attention: the backend that holds the KV cache.
+        store: where frames and hidden states are kept.
+        block_size: positions in a KV block.
+
+    Attributes:
+        samplers: by output kind; a test may replace them to force draws.
+    """
+
+    def __init__(
+        self, model: LlamaSpeech, attention: AttentionBackend, store: FrameStore, *, block_size: int
+    ) -> None:
+        spec = model.spec
+        self._model, self._attention, self.store = model, attention, store
+        self._batch = InputBatch(
+            num_codebooks=spec.num_codebooks,
+            codebook_size=spec.codebook_size,
+            text_vocab_size=spec.text_vocab_size,
+            max_blocks=-(-spec.max_model_len // block_size),
+            block_size=block_size,
+        )
+        self._ends = {"frames": spec.eos_id, "text": spec.text_eos_id}
+        self.samplers = {kind: Sampler(end) for kind, end in self._ends.items() if end is not None}
+        self._windows = self._new_windows(self._batch.num_rows)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences that are known."""
+        return len(self._batch)
+
+    def add_sequence(self, seq_id: str, prompt: Prompt, sampling: ResolvedSampling) -> None:
+        """Make a sequence known, with the frames of its prompt."""
+        state = self._batch.add(seq_id, prompt, sampling)
+        self.store.add(seq_id)
+        missing = self._batch.num_rows - len(self._windows)
+        if missing:
+            self._windows = torch.cat([self._windows, self._new_windows(missing)])
+        self._windows[state.row] = self._padding(prompt)
+        if prompt.frames is not None:
+            self._store_prompt_frames(seq_id, prompt.frames)
+
+    def remove_sequence(self, seq_id: str) -> None:
+        """Forget a sequence; unknown ids are ignored."""
+        if seq_id in self._batch:
+            self._batch.remove(seq_id)
+            self.store.remove(seq_id)
+
+    def generated(self, seq_id: str) -> IntArray:
+        """Draws so far: int32 [num_frames, num_codebooks], or [n, 1] text ids."""
+        state = self._batch.state(seq_id)
+        columns = self._model.spec.num_codebooks if state.prompt.output == "frames" else 1
+        return np.array(state.drawn, dtype=np.int32).reshape(-1, columns)
+
+    def window(self, seq_id: str, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes int64 [T, C] and hidden states float32 [T, hidden] of drawn frames start to end."""
+        skipped = self._batch.state(seq_id).num_prompt_frames
+        rows = self.store.rows(seq_id, start + skipped, end + skipped)
+        index = to_device({"rows": rows}, self._model.device)["rows"]
+        return self.store.codes[index], self.store.hidden[index]
+
+    def execute(self, output: SchedulerOutput) -> ModelRunnerOutput:
+        """Run a step and wait for its draws."""
+        return self.collect(self.launch(output))
+
+    @torch.inference_mode()
+    def launch(self, output: SchedulerOutput) -> PendingStep:
+        """Queue a step; returns before the device has run it."""
+        if not output.scheduled:
+            return PendingStep(())
+        plan = self._batch.plan(output.scheduled)
+        residual = self._forward(plan)
+        return PendingStep(
+            tuple((group, HostCopy(self._draw(group, residual))) for group in plan.groups)
+        )
+
+    def collect(self, pending: PendingStep) -> ModelRunnerOutput:
+        """Wait for a step's draws, keep them, and say who drew and who stopped."""
+        sampled: list[str] = []
+        stopped: set[str] = set()
+        for group, copy in pending.groups:
+            draws = copy.wait().astype(np.int32)
+            ended = (draws == self._ends[group.kind]).any(1).tolist()
+            for state, codes, end in zip(group.states, draws, ended, strict=True):
+                sampled.append(state.seq_id)
+                if end or state.stopped:
+                    state.stopped = True
+                    stopped.add(state.seq_id)
+                else:
+                    state.drawn.append(codes)
+        return ModelRunnerOutput(tuple(sampled), frozenset(stopped))
+
+    def _forward(self, plan: BatchPlan) -> torch.Tensor:
+        """Residual stream [N, hidden] of all scheduled positions."""
+        arrays = self._batch.attention_arrays(plan)
+        arrays |= self._batch.embedding_arrays(plan, self.store)
+        tensors = to_device(arrays, self._model.device)
+        metadata = AttentionMetadata(
+            query_start_loc=tensors["query_start_loc"],
+            seq_lens=tensors["seq_lens"],
+            block_tables=tensors["block_tables"],
+            slot_mapping=tensors["slot_mapping"],
+            max_query_len=int(plan.counts.max()),
+            max_seq_len=int((plan.computed + plan.counts).max()),
+        )
+        embeddings = self._embed(tensors, len(arrays["positions"]))
+        return self._model.forward(embeddings, tensors["positions"], metadata, self._attention)
+
+    def _embed(self, tensors: dict[str, torch.Tensor], num_positions: int) -> torch.Tensor:
+        """Input embeddings [N, hidden] float32; the speaker replaces its position's row."""
+        model, codes = self._model, self.store.codes
+        if len(tensors["frame_index"]) == num_positions:
+            return model.embed_frames(codes[tensors["frame_source"]])
+        out = torch.empty(num_positions, model.spec.hidden_size, device=model.device)
+        out[tensors["text_index"]] = model.embed_text(tensors["text_source"])
+        out[tensors["frame_index"]] = model.embed_frames(codes[tensors["frame_source"]])
+        out[tensors["drawn_index"]] = model.embed_text(codes[tensors["drawn_source"], 0])
+        if "speakers" in tensors:
+            out[tensors["speaker_index"]] = tensors["speakers"]
+        return out
+
+    def _draw(self, group: SampleGroup, residual: torch.Tensor) -> torch.Tensor:
+        """Draw one id per codebook, [S, C] (text: [S, 1]), and store it with its hidden state."""
+        tensors = to_device(self._batch.sampling_arrays(group, self.store), self._model.device)
+        hidden = self._model.final_norm(residual[tensors["last"]])
+        is_text = group.kind == "text"
+        logits = self._model.text_logits(hidden) if is_text else self._model.logits(hidden)
+        draws = self.samplers[group.kind](logits, self._sampling_tensors(group, tensors))
+        frames = draws.expand(-1, self._model.spec.num_codebooks)
+        self._windows[tensors["rows"], tensors["ring"]] = frames
+        self.store.write(tensors["store_rows"], frames, hidden)
+        return draws
+
+    def _sampling_tensors(
+        self, group: SampleGroup, tensors: dict[str, torch.Tensor]
+    ) -> SamplingTensors:
+        columns = tensors["temperature"].shape[1]
+        return SamplingTensors(
+            temperature=tensors["temperature"],
+            top_p=tensors["top_p"],
+            top_k=tensors["top_k"],
+            repetition_penalty=tensors["repetition_penalty"],
+            ban_eos=tensors["ban_eos"],
+            window=self._windows[tensors["rows"]][..., :columns],
+            uniform=tensors["uniform"],
+            race=self._race(group),
+            uses_race=tensors["uses_race"],
+        )
+
+    def _race(self, group: SampleGroup) -> torch.Tensor | None:
+        """Upstream's noise [S, C, V] of the rows that use it (others: ones), or None."""
+        given = [state.race for state in group.states if state.race is not None]
+        if not given:
+            return None
+        blank = torch.ones_like(given[0])
+        rows = [blank if state.race is None else state.race for state in group.states]
+        return torch.stack(rows).to(self._model.device, non_blocking=True)
+
+    def _padding(self, prompt: Prompt) -> int:
+        """The id that stands for "no code" in a penalty window: one past the vocabulary."""
+        spec = self._model.spec
+        return spec.codebook_size if prompt.output == "frames" else spec.text_vocab_size
+
+    def _new_windows(self, rows: int) -> torch.Tensor:
+        """Penalty windows int64 [rows, PENALTY_WINDOW, num_codebooks], written as rings."""
+        spec = self._model.spec
+        shape = (rows, PENALTY_WINDOW, spec.num_codebooks)
+        return torch.zeros(shape, dtype=torch.int64, device=self._model.device)
+
+    def _store_prompt_frames(self, seq_id: str, frames: IntArray) -> None:
+        self.store.reserve(seq_id, len(frames))
+        rows = self.store.rows(seq_id, 0, len(frames))
+        arrays = {"rows": rows, "codes": frames.astype(np.int64)}
+        tensors = to_device(arrays, self._model.device)
+        blank = torch.zeros(len(frames), self.store.hidden.shape[1], device=self._model.device)
+        self.store.write(tensors["rows"], tensors["codes"], blank)

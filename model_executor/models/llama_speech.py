@@ -1,0 +1,192 @@
+"""`LlamaSpeech`: a Llama that reads text and sums of codebook embeddings, and writes codebooks.
+
+One class serves every model of this family; they differ in sizes (`LlamaConfig`,
+`SpeechModelSpec`). It computes packed positions and knows nothing of sequences, blocks or sampling:
+where positions live is the attention backend's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from ..attention.interface import AttentionBackend, AttentionMetadata
+from ..interfaces import SpeechModelSpec
+from ..layers.functional import rms_norm, rotary_table, rotate, silu_and_mul
+from ..layers.linear import Linear
+
+
+class TensorSource(Protocol):
+    """Where weights come from: named tensors with known shapes."""
+
+    def get(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """A tensor by name, float32; `CheckpointError` when missing or misshapen."""
+
+    def folded_weight(self, prefix: str, shape: tuple[int, int]) -> torch.Tensor:
+        """`prefix.weight` with weight normalisation folded in, where the file has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaConfig:
+    """Sizes that `SpeechModelSpec` does not tell the core."""
+
+    intermediate_size: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LlamaLayer:
+    """Weights of one layer. Norms are [hidden] float32; products that share an input are fused."""
+
+    input_norm: torch.Tensor
+    qkv: Linear  # hidden -> (num_heads + 2 * num_kv_heads) * head_dim
+    attention_out: Linear  # num_heads * head_dim -> hidden
+    post_norm: torch.Tensor
+    gate_up: Linear  # hidden -> 2 * intermediate
+    down: Linear  # intermediate -> hidden
+
+
+class LlamaSpeech:
+    """The speech model on one device.
+
+    Args:
+        spec: what the model declares.
+        config: further sizes.
+        gpt: tensors of the transformer (`layers.0...`, `norm.weight`).
+        embed: tensors of embeddings and heads (`emb_code.0.weight`, `head_code.0`, ...).
+        dtype: of the layers' weights and activations. The residual stream, norms, embeddings'
+            sums and heads are float32, because draws hang on small differences of logits.
+        device: where the weights go.
+    """
+
+    def __init__(
+        self,
+        spec: SpeechModelSpec,
+        config: LlamaConfig,
+        gpt: TensorSource,
+        embed: TensorSource,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.spec, self.config = spec, config
+        self.dtype, self.device = dtype, device
+        self.layers = [self._load_layer(gpt, index) for index in range(spec.num_layers)]
+        self.norm = gpt.get("norm.weight", (spec.hidden_size,)).to(device)
+        self.rotary = rotary_table(spec.max_model_len, spec.head_dim, config.rope_theta).to(device)
+        self._load_embeddings(embed)
+
+    def _load_layer(self, source: TensorSource, index: int) -> LlamaLayer:
+        spec, inner = self.spec, self.config.intermediate_size
+        hidden, prefix = spec.hidden_size, f"layers.{index}"
+        query, cached = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+
+        def linear(outputs: dict[str, int], inputs: int) -> Linear:
+            parts = [
+                source.get(f"{prefix}.{name}.weight", (size, inputs)).to(self.dtype)
+                for name, size in outputs.items()
+            ]
+            return Linear((parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.device))
+
+        def norm(name: str) -> torch.Tensor:
+            return source.get(f"{prefix}.{name}.weight", (hidden,)).to(self.device)
+
+        projections = {"q_proj": query, "k_proj": cached, "v_proj": cached}
+        return LlamaLayer(
+            input_norm=norm("input_layernorm"),
+            qkv=linear({f"self_attn.{name}": size for name, size in projections.items()}, hidden),
+            attention_out=linear({"self_attn.o_proj": hidden}, query),
+            post_norm=norm("post_attention_layernorm"),
+            gate_up=linear({"mlp.gate_proj": inner, "mlp.up_proj": inner}, hidden),
+            down=linear({"mlp.down_proj": hidden}, inner),
+        )
+
+    def _load_embeddings(self, source: TensorSource) -> None:
+        spec, hidden = self.spec, self.spec.hidden_size
+        codes = (spec.codebook_size, hidden)
+        text = (spec.text_vocab_size, hidden)
+        books = range(spec.num_codebooks)
+        tables = [source.get(f"emb_code.{book}.weight", codes) for book in books]
+        heads = [source.folded_weight(f"head_code.{book}", codes) for book in books]
+        self._code_table = torch.cat(tables).to(self.device)
+        self._code_head = Linear(torch.cat(heads).to(self.device))
+        self._offsets = torch.arange(spec.num_codebooks, device=self.device) * spec.codebook_size
+        self._text_table = source.get("emb_text.weight", text).to(self.dtype).to(self.device)
+        self._text_head: Linear | None = None
+        if spec.text_eos_id is not None:
+            head = source.folded_weight("head_text", text)
+            self._text_head = Linear(head.to(self.dtype).to(self.device))
+
+    def embed_text(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings [N, hidden] float32 of text ids int64 [N]."""
+        return F.embedding(token_ids, self._text_table).float()
+
+    def embed_frames(self, codes: torch.Tensor) -> torch.Tensor:
+        """Sums [N, hidden] float32 of the codebooks' embeddings of int64 [N, num_codebooks]."""
+        return F.embedding(codes + self._offsets, self._code_table).sum(1)
+
+    def forward(
+        self,
+        embeddings: torch.Tensor,
+        positions: torch.Tensor,
+        metadata: AttentionMetadata,
+        attention: AttentionBackend,
+    ) -> torch.Tensor:
+        """Run the layers over packed positions.
+
+        Args:
+            embeddings: [N, hidden] float32.
+            positions: int64 [N], each position's index in its sequence.
+            metadata: where the positions belong.
+            attention: holds the KV cache.
+
+        Returns:
+            [N, hidden] float32, before the final norm.
+        """
+        residual = embeddings
+        cos_sin = self.rotary[positions]
+        for index, layer in enumerate(self.layers):
+            normed = rms_norm(residual, layer.input_norm, self.config.rms_norm_eps)
+            attended = self._attend(index, normed.to(self.dtype), cos_sin, metadata, attention)
+            residual = residual + layer.attention_out(attended).float()
+            normed = rms_norm(residual, layer.post_norm, self.config.rms_norm_eps)
+            inner = silu_and_mul(layer.gate_up(normed.to(self.dtype)))
+            residual = residual + layer.down(inner).float()
+        return residual
+
+    def _attend(
+        self,
+        index: int,
+        normed: torch.Tensor,
+        cos_sin: torch.Tensor,
+        metadata: AttentionMetadata,
+        attention: AttentionBackend,
+    ) -> torch.Tensor:
+        """Attention of one layer: [N, hidden] to [N, num_heads * head_dim]."""
+        spec = self.spec
+        heads = self.layers[index].qkv(normed).unflatten(-1, (-1, spec.head_dim))
+        query, key, value = heads.split([spec.num_heads, spec.num_kv_heads, spec.num_kv_heads], 1)
+        query, key = rotate(query, cos_sin), rotate(key, cos_sin)
+        return attention.forward(index, query, key, value, metadata).flatten(1)
+
+    def final_norm(self, residual: torch.Tensor) -> torch.Tensor:
+        """Hidden states [S, hidden] float32 from rows of what `forward` returned."""
+        return rms_norm(residual, self.norm, self.config.rms_norm_eps)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Codebook logits [S, num_codebooks, codebook_size] float32 of hidden states."""
+        return self._code_head(hidden).unflatten(-1, (self.spec.num_codebooks, -1))
+
+    def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Text logits [S, 1, text_vocab_size] float32 of hidden states.
+
+        Raises:
+            ValueError: the model has no text head.
+        """
+        if self._text_head is None:
+            raise ValueError("this model has no text head")
+        return self._text_head(hidden.to(self.dtype)).float()[:, None]
