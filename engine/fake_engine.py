@@ -31,6 +31,7 @@ from .errors import (
 from .interface import EngineStats, ModelInfo, VoiceInfo
 from .output import AudioChunk, FinishReason, FloatArray, RequestMetrics
 from .request import SpeechRequest, Voice
+from .time_stretch import TimeStretch
 
 FailureKind = Literal["refuse", "overload", "error", "raise", "kill", "hang"]
 
@@ -253,7 +254,8 @@ class FakeEngine:
             live.running = True
             seed = next(self._seeds) if request.seed is None else request.seed
             rate = self.config.sample_rate
-            pieces = _cut(tone(request, seed, rate, seconds), round(self.config.chunk_s * rate))
+            audio = _at_speed(tone(request, seed, rate, seconds), request.speed, rate)
+            pieces = _cut(audio, round(self.config.chunk_s * rate))
             started = self._clock()
             metrics = _Metering(request, seed, submitted, started, len(pieces), seconds)
             for index, piece in enumerate(pieces):
@@ -350,6 +352,13 @@ class _Metering:
             num_segments=1,
             seed=self.seed,
         )
+
+
+def _at_speed(audio: FloatArray, speed: float, sample_rate: int) -> FloatArray:
+    if speed == 1:
+        return audio
+    stretch = TimeStretch(speed, sample_rate)
+    return np.concatenate([stretch.feed(audio), stretch.finish()])
 
 
 def _cut(audio: FloatArray, size: int) -> Sequence[FloatArray]:

@@ -1,9 +1,7 @@
 """`TimeStretch`: change the tempo of a stream of audio without changing its pitch.
 
-The server applies it behind the engine, so that equal texts at different speeds share one
-synthesis; offline callers may use it too. FFmpeg's `atempo` (WSOLA) does the work; it sees the same
-samples however they are cut into chunks, so streamed audio equals whole audio. Changing a model's
-own speaking rate is not done here.
+FFmpeg's `atempo` (WSOLA) does the work; it sees the same samples however they are cut into chunks,
+so streamed audio equals whole audio. Changing a model's own speaking rate is not done here.
 """
 
 from __future__ import annotations
@@ -15,7 +13,10 @@ import numpy as np
 
 from .output import FloatArray
 
-_MIN_STAGE, _MAX_STAGE = 0.5, 2.0  # beyond them atempo refuses, or skips samples instead of blending
+_MIN_STAGE, _MAX_STAGE = (
+    0.5,
+    2.0,
+)  # beyond them atempo refuses, or skips samples instead of blending
 
 
 def _stages(speed: float) -> list[float]:

@@ -1,0 +1,125 @@
+"""`Synthesizer`: the one way from a `SpeechRequest` to its chunks, for every endpoint.
+
+Looks in the result cache, joins an equal request under way, or is admitted to the engine. A stream
+from here either ends with a chunk whose finish reason is `stop` or `length`, or raises; engine
+silence is bounded too, so that nothing hangs. Encoding is not done here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from uuid import uuid4
+
+from ..engine.interface import EngineClient
+from ..engine.output import AudioChunk
+from ..engine.request import SpeechRequest
+from .admission import Admission
+from .config import ServerConfig
+from .errors import ApiError, draining, engine_failure
+from .flight import BufferBudget, Flight
+from .metrics import ServerMetrics
+from .result_cache import ResultCache, audio_key
+
+
+class Synthesizer:
+    """Speaks requests through one engine."""
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        admission: Admission,
+        metrics: ServerMetrics,
+        config: ServerConfig,
+    ) -> None:
+        self._engine = engine
+        self._admission = admission
+        self._metrics = metrics
+        self._share = config.single_flight
+        self._stall_s = config.stall_timeout_s
+        self._cache_bytes = config.cache_mib << 20
+        self._flights: dict[SpeechRequest, Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.cache = ResultCache(self._cache_bytes)
+        self.budget = BufferBudget(config.max_buffered_mib << 20)
+
+    async def stream(self, request: SpeechRequest) -> AsyncGenerator[AudioChunk, None]:
+        """The chunks of a request; closing the iterator gives it up.
+
+        Raises:
+            StrettoError, ApiError: it was refused, or failed on the way.
+        """
+        key = audio_key(request)
+        cached = self.cache.get(key)
+        self._metrics.cache_looked_up(hit=cached is not None)
+        if cached is not None:
+            for chunk in cached:
+                yield chunk
+            return
+        flight = self._flight(request, key)
+        listener = flight.join()
+        try:
+            async for chunk in listener:
+                yield _checked(chunk)
+        finally:
+            flight.leave(listener)
+
+    async def close(self) -> None:
+        """Cancel what is under way and wait for it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _flight(self, request: SpeechRequest, key: SpeechRequest) -> Flight:
+        under_way = self._flights.get(key) if self._share else None
+        if under_way is not None and under_way.is_joinable:
+            self._metrics.joined.inc()
+            return under_way
+
+        def on_end(flight: Flight) -> None:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            if (chunks := flight.finished_chunks) is not None:
+                self.cache.put(key, chunks)
+
+        keep = self._cache_bytes if request.seed is not None else 0
+        flight = Flight(lambda: self._speak(request), self.budget, keep, on_end)
+        self._tasks.add(flight.task)
+        flight.task.add_done_callback(self._tasks.discard)
+        self._flights[key] = flight
+        return flight
+
+    async def _speak(self, request: SpeechRequest) -> AsyncIterator[AudioChunk]:
+        """The engine's chunks, admitted, watched for silence, counted."""
+        request_id = f"req_{uuid4().hex}"
+        with self._admission.admit(request.deadline_s) as ticket:
+            stream = self._engine.stream(request, request_id=request_id)
+            async with aclosing(stream):  # type: ignore[type-var]  # engines return generators
+                while True:
+                    chunk = await self._next(stream)
+                    if len(chunk.audio):
+                        ticket.first_audio()
+                    if chunk.is_last:
+                        ticket.finished()
+                        self._metrics.engine_finished(chunk)
+                    yield chunk
+                    if chunk.is_last:
+                        return
+
+    async def _next(self, stream: AsyncIterator[AudioChunk]) -> AudioChunk:
+        try:
+            return await asyncio.wait_for(anext(stream), self._stall_s)
+        except asyncio.TimeoutError:
+            message = f"the engine made no audio for {self._stall_s:g} s"
+            raise ApiError(504, message, code="engine_stalled") from None
+        except StopAsyncIteration:
+            raise ApiError(500, "the engine ended early", code="internal_error") from None
+
+
+def _checked(chunk: AudioChunk) -> AudioChunk:
+    if chunk.finish_reason == "error":
+        raise engine_failure(chunk.error_code, chunk.error)
+    if chunk.finish_reason == "abort":
+        raise draining()
+    return chunk
