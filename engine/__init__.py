@@ -1,1 +1,1 @@
-"""The engine room: requests, the step loop, streams, offline and async engines, the engine process."""
+"""The engine room: requests, the step loop, streams, offline and async engines, its process."""

@@ -64,7 +64,7 @@ class ProcessedRequest:
 
 
 def segment_seed(seed: int, index: int) -> int:
-    """Seed of one segment; the first keeps the request's own, so that it can be reproduced alone."""
+    """Seed of one segment; the first keeps the request's own, to be reproducible alone."""
     if index == 0:
         return seed
     digest = blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()

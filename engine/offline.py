@@ -124,7 +124,7 @@ class SpeechEngine:
         sampling: SamplingParams | None = None,
         language: str | None = None,
     ) -> ChunkStream:
-        """Speak one; yields chunks (float32 [samples] each) as they are made, the last one terminal.
+        """Speak one; yields chunks (float32 [samples] each) as they are made, the last terminal.
 
         Closing the iterator early aborts the request. Arguments and errors as in `generate`.
         """

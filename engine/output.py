@@ -105,7 +105,8 @@ class SpeechResult:
     def from_chunks(cls, chunks: Sequence[AudioChunk]) -> SpeechResult:
         """Join all chunks of one request; the last one is terminal."""
         last = chunks[-1]
-        assert last.finish_reason is not None and last.metrics is not None, "no terminal chunk"
+        assert last.finish_reason is not None, "no terminal chunk"
+        assert last.metrics is not None, "a terminal chunk has metrics"
         return cls(
             request_id=last.request_id,
             audio=np.concatenate([chunk.audio for chunk in chunks]),

@@ -6,6 +6,7 @@ sleeps on its queue. It decides nothing about requests: the core does.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -85,11 +86,9 @@ class StepLoop:
         return self.call(begin)
 
     def abort(self, request_id: str) -> None:
-        """End a request with finish reason `abort`; after the loop's end there is nothing to end."""
-        try:
+        """End a request with finish reason `abort`; after the loop's end there is none."""
+        with contextlib.suppress(EngineDeadError):
             self.call(lambda: self._core.abort(request_id))
-        except EngineDeadError:
-            return
 
     def close(self) -> None:
         """End all requests with `abort`, and the thread."""
@@ -97,10 +96,8 @@ class StepLoop:
         def begin_closing() -> None:
             self._closing = True
 
-        try:
+        with contextlib.suppress(EngineDeadError):
             self.call(begin_closing)
-        except EngineDeadError:
-            pass
         self._thread.join()
 
     def _run(self) -> None:

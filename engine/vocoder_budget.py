@@ -7,8 +7,8 @@ chunks meanwhile gather into larger batches. Urgent jobs do not ask; see `Engine
 
 from __future__ import annotations
 
-# Seconds of vocoder per second of steps. Small chunks are mostly context and may take as long as the
-# steps that made them; with twice that the vocoder keeps up whatever the chunk schedule.
+# Seconds of vocoder per second of steps. Small chunks are mostly context and may take as long as
+# the steps that made them; with twice that the vocoder keeps up whatever the chunk schedule.
 DEFAULT_RATIO = 2.0
 
 

@@ -156,7 +156,9 @@ def test_speed_changes_the_duration(speed: float) -> None:
 def test_neighbours_change_nothing() -> None:
     texts = [f"text {index} @{index * 7 % 60}" for index in range(20)]
     alone = {text: speak(text).audio for text in texts}
-    core = make_core(FakeExecutor(num_kv_blocks=24), max_num_seqs=6, max_num_batched_tokens=19)
+    core = make_core(
+        FakeExecutor(num_kv_blocks=30), max_num_seqs=6, max_num_batched_tokens=19, block_size=4
+    )
     for text in texts:
         begin(core, text, text, priority="bulk" if len(text) % 2 else "interactive")
     chunks = run(core)
