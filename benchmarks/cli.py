@@ -15,6 +15,7 @@ from typing import Any
 COMMANDS = {
     "serve": "load a speech server and report how listeners fared",
     "capacity": "find the highest Poisson rate at which a server keeps an SLO",
+    "simulate": "the whole engine on a simulated clock: policies, replicas, rates",
 }
 
 

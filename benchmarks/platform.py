@@ -1,0 +1,213 @@
+"""How long things take on some machine, for the simulator: a model's shape and its costs.
+
+A `Platform` is measured (`stretto bench step --platform-out`, `bench agreement`) or given as JSON.
+Costs are piecewise linear in what drives them, because that is what measurements look like: a
+step's price is nearly flat in the number of sequences until the device is full. The built-in
+platforms that carry `assumed` in their name are roofline estimates and no measurements.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Points = tuple[tuple[float, float], ...]
+
+
+def interpolate(points: Points, x: float) -> float:
+    """Piecewise linear through `points`; beyond the ends the outer slopes go on."""
+    if len(points) == 1:
+        return points[0][1]
+    xs = [point[0] for point in points]
+    index = min(max(int(np.searchsorted(xs, x)), 1), len(points) - 1)
+    (x0, y0), (x1, y1) = points[index - 1], points[index]
+    return max(y0 + (y1 - y0) * (x - x0) / (x1 - x0), 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimModel:
+    """The shape of a model, as far as scheduling depends on it.
+
+    Attributes:
+        frame_rate: frames per second of audio.
+        samples_per_frame: samples that a frame adds.
+        left_context: frames before a chunk that the vocoder reads.
+        right_context: frames after it.
+        max_model_len: positions of a sequence.
+        num_kv_blocks: blocks of the KV cache.
+        tokens_per_char: prompt positions per character of text.
+        prompt_overhead: prompt positions besides the text.
+        seconds_per_char: of audio, on average.
+        length_sigma: spread of the logarithm of the audio's length for one text.
+        max_segment_chars: longer texts are split at sentence ends.
+    """
+
+    frame_rate: float = 46.875
+    samples_per_frame: int = 512
+    left_context: int = 52
+    right_context: int = 52
+    max_model_len: int = 4096
+    num_kv_blocks: int = 16384
+    tokens_per_char: float = 0.3
+    prompt_overhead: int = 8
+    seconds_per_char: float = 0.065
+    length_sigma: float = 0.1
+    max_segment_chars: int = 160
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second."""
+        return round(self.frame_rate * self.samples_per_frame)
+
+    def frames_of(self, text: str, seed: int) -> int:
+        """Frames that speaking `text` takes; drawn, the same for the same seed."""
+        chars = sum(3 if "\u4e00" <= char <= "\u9fff" else 1 for char in text)
+        mean = chars * self.seconds_per_char * self.frame_rate
+        rng = np.random.default_rng(seed)
+        return max(round(mean * float(np.exp(rng.normal(0.0, self.length_sigma)))), 2)
+
+    def tokens_of(self, text: str) -> int:
+        """Positions of the prompt."""
+        return self.prompt_overhead + max(round(len(text) * self.tokens_per_char), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """Seconds of each piece of work.
+
+    Attributes:
+        decode: (sequences, seconds of a whole step that gives each one frame).
+        prefill_s_per_token: each further position of a step.
+        context_s_per_token: each cached position that a step's sequences attend to.
+        vocoder: (window frames in a batch, seconds).
+        vocoder_s_per_row: each job of a batch beyond the first.
+    """
+
+    decode: Points
+    prefill_s_per_token: float = 0.0
+    context_s_per_token: float = 0.0
+    vocoder: Points = ((0.0, 0.0), (1.0, 0.0))
+    vocoder_s_per_row: float = 0.0
+
+    def step_s(self, num_seqs: int, num_tokens: int, num_context: int) -> float:
+        """A step of `num_tokens` positions, `num_seqs` sequences and `num_context` cached ones."""
+        extra = max(num_tokens - num_seqs, 0) * self.prefill_s_per_token
+        return interpolate(self.decode, num_seqs) + extra + num_context * self.context_s_per_token
+
+    def vocoder_s(self, num_rows: int, num_frames: int) -> float:
+        """A vocoder batch of `num_rows` jobs with `num_frames` window frames together."""
+        return interpolate(self.vocoder, num_frames) + (num_rows - 1) * self.vocoder_s_per_row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """A model on a machine. `source` says where the numbers come from."""
+
+    name: str
+    costs: Costs
+    model: SimModel = field(default_factory=SimModel)
+    source: str = ""
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Platform:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is no platform.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            costs = {key: _points(value) for key, value in data["costs"].items()}
+            return cls(
+                name=data["name"],
+                costs=Costs(**costs),
+                model=SimModel(**_known(SimModel, data.get("model", {}))),
+                source=data.get("source", ""),
+            )
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no platform file: {error!r}") from error
+
+
+def _points(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple((float(x), float(y)) for x, y in value)
+    return float(value)
+
+
+def _known(kind: type[SimModel], data: dict[str, Any]) -> dict[str, Any]:
+    unknown = set(data) - {item.name for item in fields(kind)}
+    if unknown:
+        raise ValueError(f"unknown keys {sorted(unknown)}")
+    return data
+
+
+def roofline(
+    name: str, *, bytes_per_s: float, flops: float, launch_s: float, slowdown: float, kv_blocks: int
+) -> Platform:
+    """ChatTTS on a device that reaches 1/`slowdown` of its memory and compute limits.
+
+    A step reads the weights once (189 M parameters in bf16) and the KV of each cached position
+    (61,440 bytes); a position costs 2 x 189 M floating-point operations, a second of vocoded audio
+    about 12 G of them per 46.875 frames.
+    """
+    weights = 2 * 189e6
+    compute_s = slowdown * 2 * 189e6 / flops
+    decode = tuple(
+        (float(n), launch_s + max(slowdown * weights / bytes_per_s, n * compute_s))
+        for n in (1, 64, 256, 1024, 4096)
+    )
+    frame_s = slowdown * 12e9 / 46.875 / flops
+    return Platform(
+        name=name,
+        costs=Costs(
+            decode=decode,
+            prefill_s_per_token=compute_s,
+            context_s_per_token=slowdown * 61440 / bytes_per_s,
+            vocoder=((0.0, launch_s), (4096.0, launch_s + 4096 * frame_s)),
+        ),
+        model=SimModel(num_kv_blocks=kv_blocks),
+        source="assumed: a roofline, not a measurement",
+    )
+
+
+def builtin_platforms() -> dict[str, Platform]:
+    """Platforms that need no file."""
+    large = roofline(
+        "h200-assumed", bytes_per_s=4.8e12, flops=4e14, launch_s=4e-4, slowdown=2.0, kv_blocks=90000
+    )
+    small = roofline(
+        "t4-assumed", bytes_per_s=3.2e11, flops=3e13, launch_s=1e-3, slowdown=2.0, kv_blocks=12000
+    )
+    return {platform.name: platform for platform in (large, small)}
+
+
+def find_platform(name: str) -> Platform:
+    """A built-in platform by name, or one from a file.
+
+    Raises:
+        ValueError: neither.
+    """
+    known = builtin_platforms()
+    if name in known:
+        return known[name]
+    if Path(name).is_file():
+        return Platform.load(Path(name))
+    raise ValueError(f"no platform {name!r}: give a file, or one of {', '.join(known)}")
+
+
+def fit_points(xs: Sequence[float], ys: Sequence[float]) -> Points:
+    """Medians of `ys` at each distinct `xs`, ascending: the points of a measured cost."""
+    groups: dict[float, list[float]] = {}
+    for x, y in zip(xs, ys, strict=True):
+        groups.setdefault(x, []).append(y)
+    return tuple((x, float(np.median(groups[x]))) for x in sorted(groups))

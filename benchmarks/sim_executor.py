@@ -1,0 +1,204 @@
+"""An executor that computes nothing and takes simulated time.
+
+It stands where a loaded model would, so that the real `EngineCore`, both schedulers and the
+delivery of audio run unchanged under a simulated clock. Frames end when the `SimModel` says so;
+audio is silence of the right length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..engine.interface import ModelInfo, VoiceInfo
+from ..engine.request import SpeechRequest
+from ..model_executor.interfaces import (
+    FloatArray,
+    IntArray,
+    Prompt,
+    ResolvedSampling,
+    SamplingDefaults,
+    SpeechModelSpec,
+    VocoderSpec,
+)
+from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBatch
+from .platform import Platform, SimModel
+
+FrameCount = Callable[[str, int], int]
+_SENTENCE = re.compile(r"[^.!?。！？]+[.!?。！？]*\s*")
+
+
+class SimClock:
+    """Simulated seconds; moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def read(self) -> float:
+        """The time."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        self.now += seconds
+
+    def wait_until(self, time: float) -> None:
+        """Let time pass until `time`, if it has not come yet."""
+        self.now = max(self.now, time)
+
+
+class SimFrontend:
+    """Splits at sentence ends and counts positions."""
+
+    def __init__(self, model: SimModel) -> None:
+        self._model = model
+
+    voices = (VoiceInfo(id="sim", name="Sim"),)
+    default_voice = "sim"
+    languages = ("en", "zh")
+
+    def encode(self, request: SpeechRequest) -> list[Prompt]:
+        """One prompt a segment."""
+        return [
+            Prompt(token_ids=np.zeros(self._model.tokens_of(text), np.int32), text=text)
+            for text in split(request.text, self._model.max_segment_chars)
+        ]
+
+    def refine(self, request: SpeechRequest) -> list[Prompt]:
+        """Simulated models do not refine; the input processor refuses before asking."""
+        raise NotImplementedError
+
+    def encode_refined(
+        self, request: SpeechRequest, refined: Sequence[Sequence[int]]
+    ) -> list[Prompt]:
+        """See `refine`."""
+        raise NotImplementedError
+
+
+def split(text: str, max_chars: int) -> list[str]:
+    """Runs of whole sentences of at most `max_chars`, where the sentences allow it."""
+    segments: list[str] = []
+    for sentence in _SENTENCE.findall(text) or [text]:
+        if segments and len(segments[-1]) + len(sentence) <= max_chars:
+            segments[-1] += sentence
+        else:
+            segments.append(sentence)
+    return segments
+
+
+class SimExecutor:
+    """An `Executor` whose work only moves a `SimClock`.
+
+    Args:
+        platform: shape and costs.
+        clock: is advanced by every call that would take time.
+        frames_of: frames of a segment by text and seed; None asks the platform's model.
+    """
+
+    def __init__(
+        self, platform: Platform, clock: SimClock, frames_of: FrameCount | None = None
+    ) -> None:
+        self._platform = platform
+        self._clock = clock
+        self._frames_of = frames_of or platform.model.frames_of
+        self._left: dict[str, int] = {}
+        self.busy_s = 0.0
+        self.frontend = SimFrontend(platform.model)
+        self.num_kv_blocks = platform.model.num_kv_blocks
+        self.speech_spec = _speech_spec(platform.model)
+        self.vocoder_spec = _vocoder_spec(platform.model)
+        self.model_info = _model_info(platform)
+
+    def add_sequence(self, seq_id: str, prompt: Prompt, sampling: ResolvedSampling) -> None:
+        """Draw how many frames it will have."""
+        self._left[seq_id] = self._frames_of(prompt.text, sampling.seed)
+
+    def execute_model(self, output: SchedulerOutput) -> ModelRunnerOutput:
+        """Take a step's time; a sequence stops at the draw after its last frame."""
+        context = sum(item.num_computed_tokens for item in output.scheduled)
+        costs = self._platform.costs
+        self._take(costs.step_s(len(output.scheduled), output.num_scheduled_tokens, context))
+        sampled = tuple(item.seq_id for item in output.scheduled if item.samples)
+        stopped = frozenset(seq_id for seq_id in sampled if self._left[seq_id] == 0)
+        for seq_id in sampled:
+            self._left[seq_id] -= 1
+        return ModelRunnerOutput(sampled, stopped)
+
+    def execute_vocoder(self, batch: VocoderBatch) -> list[FloatArray]:
+        """Take a batch's time; silence of the right lengths."""
+        frames = sum(job.num_window_frames for job in batch.jobs)
+        self._take(self._platform.costs.vocoder_s(len(batch.jobs), frames))
+        per_frame = self._platform.model.samples_per_frame
+        return [np.zeros((job.end - job.start) * per_frame, np.float32) for job in batch.jobs]
+
+    def generated(self, seq_id: str) -> IntArray:
+        """Nothing was really drawn."""
+        return np.zeros((0, 1), np.int32)
+
+    def remove_sequence(self, seq_id: str) -> None:
+        """Forget a sequence."""
+        self._left.pop(seq_id, None)
+
+    def warmup(self) -> None:
+        """Nothing to warm."""
+
+    def check_idle(self) -> None:
+        """Raise when a sequence is still known."""
+        if self._left:
+            raise RuntimeError(f"{len(self._left)} sequences are still known")
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _take(self, seconds: float) -> None:
+        self.busy_s += seconds
+        self._clock.advance(seconds)
+
+
+def _speech_spec(model: SimModel) -> SpeechModelSpec:
+    return SpeechModelSpec(
+        num_codebooks=1,
+        codebook_size=2,
+        eos_id=1,
+        text_vocab_size=1,
+        text_eos_id=None,
+        hidden_size=1,
+        num_layers=1,
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=1,
+        max_model_len=model.max_model_len,
+        frame_rate=model.frame_rate,
+        sampling=SamplingDefaults(
+            temperature=1.0,
+            top_p=1.0,
+            top_k=1,
+            repetition_penalty=1.0,
+            max_new_tokens=model.max_model_len,
+        ),
+    )
+
+
+def _vocoder_spec(model: SimModel) -> VocoderSpec:
+    return VocoderSpec(
+        input_kind="codes",
+        sample_rate=model.sample_rate,
+        samples_per_frame=model.samples_per_frame,
+        left_context=model.left_context,
+        right_context=model.right_context,
+    )
+
+
+def _model_info(platform: Platform) -> ModelInfo:
+    return ModelInfo(
+        name=platform.name,
+        architecture="simulated",
+        sample_rate=platform.model.sample_rate,
+        frame_rate=platform.model.frame_rate,
+        languages=SimFrontend.languages,
+        voices=SimFrontend.voices,
+        default_voice=SimFrontend.default_voice,
+        max_text_chars=1_000_000,
+    )

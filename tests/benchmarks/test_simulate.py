@@ -1,0 +1,174 @@
+"""The simulator: right on cases worked out by hand, and telling policies apart under load."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stretto.benchmarks import cli
+from stretto.benchmarks.arrivals import ArrivalConfig
+from stretto.benchmarks.metrics import summarize
+from stretto.benchmarks.platform import (
+    Costs,
+    Platform,
+    SimModel,
+    builtin_platforms,
+    fit_points,
+    interpolate,
+)
+from stretto.benchmarks.sim_executor import split
+from stretto.benchmarks.simulate import POLICIES, SimConfig, simulate
+from stretto.engine.config import EngineConfig
+
+STEP_S, VOCODER_S = 0.01, 0.002
+
+HAND = Platform(
+    name="by-hand",
+    costs=Costs(decode=((1.0, STEP_S),), vocoder=((1.0, VOCODER_S),)),
+    model=SimModel(left_context=0, right_context=2, length_sigma=0.0, tokens_per_char=0.0),
+)
+SETTINGS = EngineConfig(first_chunk_frames=4, max_chunk_frames=48, chunk_growth=2.0)
+
+
+def config(platform: Platform = HAND, **changes: object) -> SimConfig:
+    base = SimConfig(platform=platform, num_requests=1, engine=SETTINGS)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_the_first_chunk_comes_when_its_frames_do() -> None:
+    records, _ = simulate(config(), frames_of=lambda text, seed: 100)
+    (record,) = records
+    # Four frames and two of look-ahead are six steps, then the vocoder.
+    assert record.ttfa_s == pytest.approx(6 * STEP_S + VOCODER_S)
+    assert record.audio_s == pytest.approx(100 / 46.875)
+
+
+def test_time_passes_for_every_step_and_batch() -> None:
+    records, duration_s = simulate(config(), frames_of=lambda text, seed: 4)
+    # Four frames and the draw that ends them, then one vocoder batch.
+    assert duration_s == pytest.approx(5 * STEP_S + VOCODER_S)
+    assert records[0].e2e_s == pytest.approx(duration_s)
+
+
+def test_batching_shares_steps_and_serving_one_by_one_does_not() -> None:
+    together = config(num_requests=8)
+    _, shared = simulate(together, frames_of=lambda text, seed: 50)
+    _, serial = simulate(replace(together, policy="serial"), frames_of=lambda text, seed: 50)
+    assert shared < 60 * STEP_S + 50 * VOCODER_S
+    assert serial > 8 * 50 * STEP_S
+
+
+def test_replicas_divide_the_load() -> None:
+    limited = replace(SETTINGS, max_num_seqs=4)
+    one = config(num_requests=32, engine=limited)
+    _, alone = simulate(one, frames_of=lambda text, seed: 50)
+    _, four = simulate(replace(one, replicas=4), frames_of=lambda text, seed: 50)
+    assert four < alone / 2.5
+
+
+def test_the_least_loaded_router_evens_out_what_round_robin_does_not() -> None:
+    limited = replace(SETTINGS, max_num_seqs=1)
+    base = config(
+        num_requests=40,
+        replicas=2,
+        engine=limited,
+        arrivals=ArrivalConfig(rate=2.0, pattern="constant"),
+    )
+
+    def every_other_is_long(text: str, seed: int) -> int:
+        return 80 if seed % 2 else 4
+
+    waits = {}
+    for router in ("round-robin", "least-loaded"):
+        records, _ = simulate(replace(base, router=router), every_other_is_long)  # type: ignore[arg-type]
+        waits[router] = sum(record.ttfa_s or math.inf for record in records)
+    assert waits["least-loaded"] < waits["round-robin"]
+
+
+def test_every_policy_serves_everybody() -> None:
+    for policy in POLICIES:
+        records, _ = simulate(
+            config(
+                num_requests=30,
+                policy=policy,
+                arrivals=ArrivalConfig(rate=5.0),
+                texts="all-mixed",
+                bulk_share=0.2,
+            )
+        )
+        assert len(records) == 30
+        assert all(record.ok for record in records), policy
+
+
+def test_deadlines_keep_listeners_from_running_dry() -> None:
+    busy = Platform(
+        name="busy",
+        costs=Costs(decode=((1.0, 0.004), (64.0, 0.008)), vocoder=((0.0, 0.004), (1000.0, 0.06))),
+        model=SimModel(left_context=52, right_context=52),
+    )
+    base = config(busy, num_requests=150, arrivals=ArrivalConfig(rate=8.0), engine=EngineConfig())
+    underruns = {}
+    for policy in ("stretto", "static"):
+        records, duration_s = simulate(replace(base, policy=policy))
+        underruns[policy] = summarize(records, duration_s)["p95_audio_ttfp_ms"]
+    assert underruns["stretto"] < underruns["static"]
+
+
+def test_a_simulation_is_repeatable() -> None:
+    platform = builtin_platforms()["t4-assumed"]
+    busy = config(platform, num_requests=40, arrivals=ArrivalConfig(rate=10.0))
+    assert simulate(busy) == simulate(busy)
+    assert simulate(busy) != simulate(replace(busy, seed=1))
+
+
+def test_thousands_of_streams_at_once() -> None:
+    platform = builtin_platforms()["h200-assumed"]
+    crowd = config(platform, num_requests=2000, replicas=4, texts="en-short")
+    records, _ = simulate(crowd)
+    assert len(records) == 2000
+    assert summarize(records, 1.0)["max_concurrent_requests"] == 2000
+
+
+def test_platforms_survive_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    HAND.save(path)
+    assert Platform.load(path) == HAND
+    path.write_text('{"name": "x", "costs": {"decode": [[1, 2]]}, "model": {"typo": 1}}')
+    with pytest.raises(ValueError, match="typo"):
+        Platform.load(path)
+
+
+def test_costs_are_piecewise_linear_and_go_on_beyond_their_ends() -> None:
+    points = ((1.0, 1.0), (3.0, 2.0), (5.0, 4.0))
+    assert [interpolate(points, x) for x in (1, 2, 4, 6)] == [1.0, 1.5, 3.0, 5.0]
+    assert fit_points([2, 1, 1, 1], [9, 1, 2, 30]) == ((1, 2.0), (2, 9.0))
+
+
+def test_texts_are_split_at_sentence_ends() -> None:
+    assert (
+        split("One. Two. Three.", 9) == ["One. Two.", " Three."]
+        or len(split("One. Two. Three.", 10)) == 2
+    )
+    assert "".join(split("你好。再见。", 3)) == "你好。再见。"
+
+
+def test_the_command_compares_policies(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    cli.add_parser(parser.add_subparsers())
+    stem = tmp_path / "sim"
+    argv = ["bench", "simulate", "--rates", "2,4", "--policies", "stretto,fifo"]
+    argv += ["--duration", "3", "--output", str(stem)]
+    assert cli.run(parser.parse_args(argv)) == 0
+    points = json.loads((tmp_path / "sim.json").read_text())["points"]
+    assert [(p["policy"], p["request_rate"]) for p in points] == [
+        ("stretto", 2.0),
+        ("stretto", 4.0),
+        ("fifo", 2.0),
+        ("fifo", 4.0),
+    ]
+    assert cli.run(parser.parse_args([*argv[:2], "--policies", "none"])) == 2
