@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from stretto.scheduler.interfaces import VocoderJob
@@ -185,6 +187,18 @@ def test_a_job_larger_than_a_batch_runs_alone() -> None:
     add(scheduler, "a")
     scheduler.update("a", 10, False, 0.0)
     assert len(jobs(scheduler)) == 1
+
+
+def test_the_next_deadline_is_that_of_the_most_urgent_job() -> None:
+    scheduler = make_vocoder_scheduler(max_batch_frames=1, frame_s=0.1, first_frames=2)
+    assert scheduler.next_deadline() is None
+    add(scheduler, "a")
+    scheduler.update("a", 20, False, 1.0)
+    assert scheduler.next_deadline() == -math.inf
+    jobs(scheduler, 1.0)
+    assert scheduler.next_deadline() == pytest.approx(1.2)
+    scheduler.abort("a")
+    assert scheduler.next_deadline() is None
 
 
 def test_waits_are_measured() -> None:
