@@ -7,6 +7,7 @@ component gets its own small config from it.
 from __future__ import annotations
 
 import logging
+from dataclasses import fields
 
 from ..model_executor.interfaces import Executor
 from ..scheduler.interfaces import ChunkSchedule, SchedulerConfig, VocoderSchedulerConfig
@@ -80,7 +81,8 @@ def build_core(config: EngineConfig) -> EngineCore:
         UnknownModelError: no such model.
         ValueError: a setting is out of range or impossible here.
     """
-    from ..model_executor.executor import LocalExecutor
+    from ..model_executor.executor import ExecutorConfig, LocalExecutor
 
-    executor = LocalExecutor(config)
-    return assemble_core(executor, config)
+    names = [field.name for field in fields(ExecutorConfig)]
+    settings = {name: getattr(config, name) for name in names}
+    return assemble_core(LocalExecutor(ExecutorConfig(**settings)), config)

@@ -168,7 +168,7 @@ class LlamaSpeech:
     ) -> torch.Tensor:
         """Attention of one layer: [N, hidden] to [N, num_heads * head_dim]."""
         spec = self.spec
-        heads = self.layers[index].qkv(normed).unflatten(-1, (-1, spec.head_dim))
+        heads = self.layers[index].qkv(normed).view(len(normed), -1, spec.head_dim)
         query, key, value = heads.split([spec.num_heads, spec.num_kv_heads, spec.num_kv_heads], 1)
         query, key = rotate(query, cos_sin), rotate(key, cos_sin)
         return attention.forward(index, query, key, value, metadata).flatten(1)
@@ -179,7 +179,7 @@ class LlamaSpeech:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Codebook logits [S, num_codebooks, codebook_size] float32 of hidden states."""
-        return self._code_head(hidden).unflatten(-1, (self.spec.num_codebooks, -1))
+        return self._code_head(hidden).view(len(hidden), self.spec.num_codebooks, -1)
 
     def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Text logits [S, 1, text_vocab_size] float32 of hidden states.

@@ -77,7 +77,7 @@ def test_input_embeddings(name: str) -> None:
         seen.append(embeddings)
         return forward(embeddings, *rest)
 
-    driver.runner._model.forward = spy  # type: ignore[method-assign]
+    driver.runner._model.forward = spy  # type: ignore[method-assign,assignment]
     try:
         driver.step()
     finally:

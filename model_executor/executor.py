@@ -1,0 +1,225 @@
+"""`LocalExecutor`: a loaded model on this machine, behind the `Executor` interface.
+
+It puts the room together (checkpoint, speech model, attention, frame store, runner, vocoder,
+frontend) and passes calls on. It decides nothing and computes nothing itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from ..engine.interface import ModelInfo
+from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBatch
+from .attention.selector import KVCacheShape, create_attention
+from .frame_store import FrameStore
+from .interfaces import (
+    FloatArray,
+    Frontend,
+    IntArray,
+    Prompt,
+    ResolvedSampling,
+    SpeechModelSpec,
+    VocoderSpec,
+)
+from .memory import count_blocks
+from .model_runner import ModelRunner
+from .models.checkpoint import Checkpoint, load_checkpoint
+from .models.llama_speech import LlamaSpeech
+from .models.registry import find_entry, load_speech_model
+from .vocoder_runner import VocoderRunner
+from .vocoders.frame_vocoder import load_vocoder
+from .warmup import warm_up
+
+logger = logging.getLogger(__name__)
+
+_MAX_TEXT_CHARS = 100_000
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorConfig:
+    """What of the engine's settings this room needs; the meanings are those of `EngineConfig`."""
+
+    model: str = "default"
+    device: str = "auto"
+    dtype: str = "auto"
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    kv_cache_memory: str = "auto"
+    block_size: int = 16
+    attention_backend: str = "auto"
+    num_threads: int = 0
+
+
+class LocalExecutor:
+    """Implements `Executor`. Loading happens in the constructor.
+
+    Raises:
+        CheckpointError: the model's files are incomplete or malformed.
+        UnknownModelError: no such model.
+        ValueError: a setting is unknown or impossible on this machine.
+    """
+
+    def __init__(self, config: ExecutorConfig) -> None:
+        if config.num_threads:
+            torch.set_num_threads(config.num_threads)
+        self._config = config
+        checkpoint = load_checkpoint(config.model)
+        device = resolve_device(config.device)
+        dtype = resolve_dtype(config.dtype, device)
+        model = load_speech_model(checkpoint, dtype=dtype, device=device)
+        self._spec = model.spec
+        self._vocoder = VocoderRunner(load_vocoder(checkpoint, device=device))
+        self._num_blocks = count_blocks(
+            model.spec,
+            memory=config.kv_cache_memory,
+            block_size=config.block_size,
+            max_num_seqs=config.max_num_seqs,
+            dtype=dtype,
+            device=device,
+        )
+        self._runner = self._create_runner(model, dtype, device)
+        self._frontend = self._create_frontend(checkpoint)
+        self._info = self._describe(checkpoint)
+        logger.info(
+            "%s on %s in %s: %d KV blocks of %d positions, %d threads",
+            *(checkpoint.name, device, dtype, self._num_blocks, config.block_size),
+            torch.get_num_threads(),
+        )
+
+    @property
+    def model_info(self) -> ModelInfo:
+        """See `Executor`."""
+        return self._info
+
+    @property
+    def speech_spec(self) -> SpeechModelSpec:
+        """See `Executor`."""
+        return self._spec
+
+    @property
+    def vocoder_spec(self) -> VocoderSpec:
+        """See `Executor`."""
+        return self._vocoder.spec
+
+    @property
+    def frontend(self) -> Frontend:
+        """See `Executor`."""
+        return self._frontend
+
+    @property
+    def num_kv_blocks(self) -> int:
+        """See `Executor`."""
+        return self._num_blocks
+
+    def add_sequence(self, seq_id: str, prompt: Prompt, sampling: ResolvedSampling) -> None:
+        """See `Executor`."""
+        self._runner.add_sequence(seq_id, prompt, sampling)
+
+    def execute_model(self, output: SchedulerOutput) -> ModelRunnerOutput:
+        """See `Executor`."""
+        return self._runner.execute(output)
+
+    def execute_vocoder(self, batch: VocoderBatch) -> list[FloatArray]:
+        """See `Executor`."""
+        wants_hidden = self._vocoder.spec.input_kind == "hidden"
+        windows = []
+        for job in batch.jobs:
+            codes, hidden = self._runner.window(job.seq_id, job.window_start, job.window_end)
+            windows.append(hidden if wants_hidden else codes)
+        return self._vocoder.decode(windows, batch.jobs)
+
+    def generated(self, seq_id: str) -> IntArray:
+        """See `Executor`."""
+        return self._runner.generated(seq_id)
+
+    def remove_sequence(self, seq_id: str) -> None:
+        """See `Executor`."""
+        self._runner.remove_sequence(seq_id)
+
+    def warmup(self) -> None:
+        """See `Executor`."""
+        warm_up(self, self._config.max_num_seqs, self._config.max_num_batched_tokens)
+
+    def check_idle(self) -> None:
+        """See `Executor`."""
+        held = self._runner.num_sequences
+        assert not held, f"{held} sequences are still held"
+        assert not self._runner.store.num_sequences, "frames of no sequence are still held"
+        self._runner.store.check_integrity()
+
+    def close(self) -> None:
+        """See `Executor`. The executor may not be used afterwards."""
+        del self._runner, self._vocoder
+
+    def _create_runner(
+        self, model: LlamaSpeech, dtype: torch.dtype, device: torch.device
+    ) -> ModelRunner:
+        config, spec = self._config, model.spec
+        shape = KVCacheShape.of(
+            spec,
+            num_blocks=self._num_blocks,
+            block_size=config.block_size,
+            dtype=dtype,
+            device=device,
+        )
+        width = spec.hidden_size if self._vocoder.spec.input_kind == "hidden" else 0
+        return ModelRunner(
+            model,
+            create_attention(config.attention_backend, shape),
+            FrameStore(spec.num_codebooks, width, device),
+            block_size=config.block_size,
+        )
+
+    def _create_frontend(self, checkpoint: Checkpoint) -> Frontend:
+        create = find_entry(checkpoint).create_frontend
+        return create(checkpoint.path, self._spec, None)
+
+    def _describe(self, checkpoint: Checkpoint) -> ModelInfo:
+        frontend, vocoder = self._frontend, self._vocoder.spec
+        return ModelInfo(
+            name=checkpoint.name,
+            architecture=checkpoint.architecture,
+            sample_rate=vocoder.sample_rate,
+            frame_rate=self._spec.frame_rate,
+            languages=frontend.languages,
+            voices=frontend.voices,
+            default_voice=frontend.default_voice,
+            max_text_chars=_MAX_TEXT_CHARS,
+            supports_zero_shot=False,
+            supports_refine=self._spec.text_eos_id is not None,
+        )
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is CUDA where there is one.
+
+    Raises:
+        ValueError: CUDA was asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, but torch finds no CUDA device")
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {name!r}")
+    return torch.device(name)
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type of weights and KV called `name`; `auto` is float32 on CPU, where a request then
+    sounds the same in any company, and bfloat16 on CUDA.
+
+    Raises:
+        ValueError: an unknown type, or half precision on CPU.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in _DTYPES:
+        raise ValueError(f"dtype must be auto or one of {', '.join(_DTYPES)}, got {name!r}")
+    if name == "float16" and device.type == "cpu":
+        raise ValueError("dtype float16 needs CUDA; on CPU use float32 or bfloat16")
+    return _DTYPES[name]
