@@ -7,7 +7,7 @@ component gets its own small config from it.
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from ..model_executor.interfaces import Executor
 from ..scheduler.interfaces import ChunkSchedule, SchedulerConfig, VocoderSchedulerConfig
@@ -83,6 +83,21 @@ def build_core(config: EngineConfig) -> EngineCore:
     """
     from ..model_executor.executor import ExecutorConfig, LocalExecutor
 
+    config = resolve_config(config)
+    logger.info("%s", config)
     names = [field.name for field in fields(ExecutorConfig)]
     settings = {name: getattr(config, name) for name in names}
     return assemble_core(LocalExecutor(ExecutorConfig(**settings)), config)
+
+
+def resolve_config(config: EngineConfig) -> EngineConfig:
+    """The same settings with device and dtype as they are on this machine.
+
+    Raises:
+        ValueError: a setting is unknown or impossible here.
+    """
+    from ..model_executor.executor import resolve_device, resolve_dtype
+
+    device = resolve_device(config.device)
+    dtype = str(resolve_dtype(config.dtype, device)).removeprefix("torch.")
+    return replace(config, device=device.type, dtype=dtype)  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.2, 30.0
 _ANSWER_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 10.0
+_LAST_WORDS_S = 0.3  # for messages that are on their way when the process has ended
 _DEFAULT_BUILD = "stretto.engine.build:build_core"
 
 _Event = AudioChunk | StrettoError
@@ -199,8 +200,7 @@ class EngineProcessClient:
         try:
             await asyncio.wait([receiving, ending], return_when=asyncio.FIRST_COMPLETED)
             if not receiving.done():
-                # What it said last may still be on its way when its end is seen.
-                await asyncio.wait([receiving], timeout=1.0)
+                await asyncio.wait([receiving], timeout=_LAST_WORDS_S)
             if not receiving.done():
                 code = process.returncode
                 raise EngineDeadError(f"the engine process ended with exit code {code}")
@@ -226,8 +226,8 @@ class EngineProcessClient:
         try:
             await asyncio.wait([receiving, ending], return_when=asyncio.FIRST_COMPLETED)
             if not receiving.done():
-                # The process may have sent its last chunks just before its end.
-                await asyncio.sleep(0)
+                # What it sent last may still be on its way when its end is seen.
+                await asyncio.wait([receiving], timeout=_LAST_WORDS_S)
         finally:
             receiving.cancel()
             ending.cancel()
