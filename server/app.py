@@ -109,7 +109,7 @@ async def serve(config: ServerConfig, engine: EngineClient, *, max_num_seqs: int
 
 def run(config: ServerConfig, engine_config: EngineConfig) -> None:
     """Serve a model from its own engine process until SIGTERM or SIGINT."""
-    from ..engine.engine_process import EngineProcessClient
+    from ..engine.engine_process_client import EngineProcessClient
 
     if config.api_key is None and environ.get("STRETTO_API_KEY"):
         config = replace(config, api_key=environ["STRETTO_API_KEY"])

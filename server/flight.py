@@ -2,15 +2,17 @@
 
 Equal requests that arrive together share a flight. Each listener has its own queue, so a slow
 reader delays nobody; what all queues hold together is bounded by a `BufferBudget`, and the reader
-that would exceed it is let go with an error. When the last listener leaves, the synthesis is
-cancelled. Admission and the engine are the caller's: a flight only pumps chunks.
+that would exceed it is let go with an error. When the last listener leaves, or the source falls
+silent, the synthesis is cancelled. Admission and the engine are the caller's: a flight only pumps
+chunks.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 
 from ..engine.output import AudioChunk
 from .errors import ApiError
@@ -91,19 +93,23 @@ class Flight:
     Args:
         source: makes the stream of chunks; called once, in the flight's own task.
         budget: bounds what the listeners hold.
+        stall_s: seconds without a chunk after which it fails.
         keep_bytes: history kept beyond what newcomers may need (for the result cache).
         on_end: called once with the flight when it is over, however it ended.
     """
 
     def __init__(
         self,
-        source: Callable[[], AsyncIterator[AudioChunk]],
+        source: Callable[[], AsyncGenerator[AudioChunk, None]],
         budget: BufferBudget,
+        stall_s: float,
         keep_bytes: int,
         on_end: Callable[[Flight], None],
     ) -> None:
         self._source = source
         self._budget = budget
+        self._stall_s = stall_s
+        self._silent = False
         self._keep_bytes = keep_bytes
         self._on_end = on_end
         self._listeners: set[Listener] = set()
@@ -142,11 +148,15 @@ class Flight:
             self.task.cancel()
 
     async def _pump(self) -> None:
+        watch = self._watch()
         try:
-            async for chunk in self._source():
-                self._remember(chunk)
-                for listener in self._listeners:
-                    listener.push(chunk)
+            async with aclosing(self._source()) as source:
+                async for chunk in source:
+                    watch.cancel()
+                    self._remember(chunk)
+                    for listener in self._listeners:
+                        listener.push(chunk)
+                    watch = self._watch()
         except BaseException as error:
             self._fail(error)
             if not isinstance(error, Exception):
@@ -154,11 +164,23 @@ class Flight:
         else:
             self._fail(ApiError(500, "the engine ended early", code="internal_error"))
         finally:
+            watch.cancel()
             self._over = True
             self._on_end(self)
 
+    def _watch(self) -> asyncio.TimerHandle:
+        """Cancel the task after `stall_s`; `asyncio.wait_for` may swallow a cancellation."""
+        return asyncio.get_running_loop().call_later(self._stall_s, self._stop_silent)
+
+    def _stop_silent(self) -> None:
+        self._silent = True
+        self.task.cancel()
+
     def _fail(self, error: BaseException) -> None:
-        if isinstance(error, asyncio.CancelledError):
+        if self._silent:
+            message = f"the engine made no audio for {self._stall_s:g} s"
+            error = ApiError(504, message, code="engine_stalled")
+        elif isinstance(error, asyncio.CancelledError):
             error = ApiError(503, "the server is shutting down", code="shutting_down")
         for listener in self._listeners:
             listener.fail(error)

@@ -8,7 +8,7 @@ silence is bounded too, so that nothing hangs. Encoding is not done here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from uuid import uuid4
 
@@ -17,7 +17,7 @@ from ..engine.output import AudioChunk
 from ..engine.request import SpeechRequest
 from .admission import Admission
 from .config import ServerConfig
-from .errors import ApiError, draining, engine_failure
+from .errors import draining, engine_failure
 from .flight import BufferBudget, Flight
 from .metrics import ServerMetrics
 from .result_cache import ResultCache, audio_key
@@ -84,37 +84,25 @@ class Synthesizer:
                 self.cache.put(key, chunks)
 
         keep = self._cache_bytes if request.seed is not None else 0
-        flight = Flight(lambda: self._speak(request), self.budget, keep, on_end)
+        flight = Flight(lambda: self._speak(request), self.budget, self._stall_s, keep, on_end)
         self._tasks.add(flight.task)
         flight.task.add_done_callback(self._tasks.discard)
         self._flights[key] = flight
         return flight
 
-    async def _speak(self, request: SpeechRequest) -> AsyncIterator[AudioChunk]:
-        """The engine's chunks, admitted, watched for silence, counted."""
+    async def _speak(self, request: SpeechRequest) -> AsyncGenerator[AudioChunk, None]:
+        """The engine's chunks, admitted and counted."""
         request_id = f"req_{uuid4().hex}"
         with self._admission.admit(request.deadline_s) as ticket:
             stream = self._engine.stream(request, request_id=request_id)
             async with aclosing(stream):  # type: ignore[type-var]  # engines return generators
-                while True:
-                    chunk = await self._next(stream)
+                async for chunk in stream:
                     if len(chunk.audio):
                         ticket.first_audio()
                     if chunk.is_last:
                         ticket.finished()
                         self._metrics.engine_finished(chunk)
                     yield chunk
-                    if chunk.is_last:
-                        return
-
-    async def _next(self, stream: AsyncIterator[AudioChunk]) -> AudioChunk:
-        try:
-            return await asyncio.wait_for(anext(stream), self._stall_s)
-        except asyncio.TimeoutError:
-            message = f"the engine made no audio for {self._stall_s:g} s"
-            raise ApiError(504, message, code="engine_stalled") from None
-        except StopAsyncIteration:
-            raise ApiError(500, "the engine ended early", code="internal_error") from None
 
 
 def _checked(chunk: AudioChunk) -> AudioChunk:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import av
@@ -33,7 +34,7 @@ class Server:
     session: aiohttp.ClientSession
 
     async def speak(
-        self, text: str = TEXT, headers: dict[str, str] | None = None, **fields: object
+        self, text: str = TEXT, headers: dict[str, str] | None = None, **fields: Any
     ) -> tuple[int, bytes]:
         """Status and body of one speech call."""
         body = {"input": text, **fields}
@@ -48,12 +49,12 @@ async def serving(
     engine_config: FakeEngineConfig | None = None,
     *,
     max_num_seqs: int = 64,
-    **fields: object,
+    **fields: Any,
 ) -> AsyncIterator[Server]:
     """Serve a fake engine; at the end nothing may be in flight and nothing leaked."""
     engine = FakeEngine(engine_config)
     await engine.start()
-    config = ServerConfig(voices_dir=str(tmp_path / "voices"), **fields)  # type: ignore[arg-type]
+    config = ServerConfig(voices_dir=str(tmp_path / "voices"), **fields)
     app = make_app(config, engine, max_num_seqs=max_num_seqs)
     runner = make_runner(app)
     await runner.setup()
@@ -87,5 +88,4 @@ def decode(data: bytes) -> tuple[FloatArray, int]:
 
 def pcm(data: bytes) -> FloatArray:
     """Samples of headerless 16-bit audio."""
-    samples: FloatArray = np.frombuffer(data, "<i2").astype(np.float32) / 32767
-    return samples
+    return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32767)
