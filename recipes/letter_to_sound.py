@@ -17,6 +17,7 @@ import time
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -132,7 +133,7 @@ def _best_path(
 
 def _even_split(word: str, phones: Sequence[str]) -> list[Group]:
     edges = [round(index * len(phones) / len(word)) for index in range(len(word) + 1)]
-    return [tuple(phones[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    return [tuple(phones[a:b]) for a, b in pairwise(edges)]
 
 
 def align(entries: Entries, rounds: int = 6) -> dict[str, list[Group]]:
@@ -185,7 +186,7 @@ def train(aligned: dict[str, list[Group]], groups: Sequence[Group]) -> LetterNet
                 scores.flatten(0, 1), targets.flatten(), ignore_index=-1, label_smoothing=0.05
             )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
