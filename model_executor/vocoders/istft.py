@@ -30,7 +30,7 @@ class InverseSTFT:
     def context(self) -> Context:
         """Frames whose windows reach into the `hop_length` samples that start at a frame's centre.
 
-        The window is zero at its first sample, so the frame `n_fft / 2` behind does not count.
+        The window of the frame `n_fft / 2` behind ends just before them.
         """
         half = self._hops // 2
         return Context(half - 1, half)

@@ -1,0 +1,144 @@
+"""The parts of the vocoder against their definitions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stretto.engine.errors import CheckpointError
+from stretto.model_executor.models.checkpoint import VocoderConfig
+from stretto.model_executor.vocoders.fsq import FSQDecoder, FSQEncoder, fsq_points
+from stretto.model_executor.vocoders.istft import InverseSTFT
+from stretto.model_executor.vocoders.layers import (
+    DepthwiseConv,
+    FrameConv,
+    Linear,
+    Placement,
+    conv_context,
+)
+from stretto.model_executor.vocoders.row_layout import Context, Span, whole_rows
+
+CPU = torch.device("cpu")
+LENGTHS = (7, 1, 30, 12)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("right", [None, 0, 2, 6])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_depthwise_conv_pads_every_row_with_zeros(dilation: int, right: int | None) -> None:
+    weight, bias = noise(16, 1, 7), noise(16)
+    conv = DepthwiseConv(weight, bias, Placement(CPU), dilation=dilation, right=right)
+    context = conv_context(7, dilation, right)
+    layout = whole_rows(LENGTHS, 12, CPU)
+    rows = [noise(length, 16, seed=length) for length in LENGTHS]
+    packed = layout.pack(rows)
+    packed[layout.gap_index] = torch.nan
+    for row, got in zip(rows, layout.unpack(conv(packed, layout)), strict=True):
+        padded = F.pad(row.T, (context.left, context.right))
+        wanted = F.conv1d(padded[None], weight, bias, dilation=dilation, groups=16)[0].T
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("right", [None, 0, 2])
+def test_frame_conv_pads_every_row_with_zeros(right: int | None) -> None:
+    weight, bias = noise(5, 8, 3), noise(5)
+    conv = FrameConv(weight, bias, Placement(CPU), right=right, activation="gelu")
+    context = conv_context(3, 1, right)
+    layout = whole_rows(LENGTHS, 6, CPU)
+    rows = [noise(length, 8, seed=length) for length in LENGTHS]
+    packed = layout.pack(rows)
+    packed[layout.gap_index] = torch.nan
+    for row, got in zip(rows, layout.unpack(conv(packed, layout)), strict=True):
+        padded = F.pad(row.T, (context.left, context.right))
+        wanted = F.gelu(F.conv1d(padded[None], weight, bias))[0].T
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_linear_is_the_same_for_any_number_of_rows(dtype: torch.dtype) -> None:
+    linear = Linear(noise(64, 48), noise(64), Placement(CPU, dtype), activation="gelu")
+    x = noise(40, 48)
+    whole = linear(x)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.2
+    wanted = F.gelu(F.linear(x, noise(64, 48), noise(64)))
+    torch.testing.assert_close(whole, wanted, atol=tolerance, rtol=0)
+    for count in (2, 3, 17, 39):
+        torch.testing.assert_close(linear(x[:count]), whole[:count], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(1024, 256), (64, 32), (64, 8)])
+def test_inverse_stft_equals_torch_per_row(n_fft: int, hop: int) -> None:
+    window = torch.hann_window(n_fft)
+    istft = InverseSTFT(window, hop, CPU)
+    layout = whole_rows(LENGTHS, istft.gap, CPU)
+    rows = [torch.complex(noise(n, n_fft // 2 + 1), noise(n, n_fft // 2 + 1)) for n in LENGTHS]
+    got = istft(layout.pack(rows), layout, [Span(0, length) for length in LENGTHS])
+    for row, samples in zip(rows, got, strict=True):
+        if len(row) == 1:
+            assert len(samples) == 0
+            continue
+        wanted = torch.istft(row.T, n_fft, hop, window=window, center=True)
+        torch.testing.assert_close(samples, wanted, atol=1e-6, rtol=0)
+
+
+def test_narrowing_keeps_the_wanted_frames_and_forgets_the_rest() -> None:
+    layout = whole_rows((30, 10), 3, CPU)
+    rows = [noise(30, 2), noise(10, 2)]
+    x, narrowed = layout.narrow(layout.pack(rows), [Span(5, 9), Span(-4, 50)])
+    assert narrowed.rows == (Span(5, 9), Span(0, 10))
+    first, second = narrowed.unpack(x)
+    assert torch.equal(first, rows[0][5:9])
+    assert torch.equal(second, rows[1])
+    assert len(x) == narrowed.num_positions < layout.num_positions
+
+
+def test_contexts_add() -> None:
+    assert conv_context(7, 2, None) + conv_context(3, 1, 0) == Context(8, 6)
+
+
+def test_fsq_points_are_the_digits_of_the_code() -> None:
+    points = fsq_points((5, 3))
+    assert points.shape == (15, 2)
+    assert points[7].tolist() == [0.0, 0.0]
+    assert points[0].tolist() == [-1.0, -1.0]
+    assert points[4].tolist() == [1.0, -1.0]
+
+
+@pytest.mark.parametrize(("groups", "residuals"), [(1, 1), (2, 2), (4, 1), (1, 3)])
+def test_fsq_decodes_group_by_group(groups: int, residuals: int) -> None:
+    config = VocoderConfig(groups=groups, residuals=residuals)
+    projections = [(noise(6, 4, seed=g), noise(6, seed=10 + g)) for g in range(groups)]
+    codes = torch.randint(0, 625, (9, groups * residuals))
+    got = FSQDecoder(config, projections, CPU)(codes)
+    points = fsq_points(config.levels)
+    for group, (weight, bias) in enumerate(projections):
+        columns = codes[:, group * residuals : (group + 1) * residuals]
+        latent = sum(points[columns[:, r]] * 0.25**r for r in range(residuals))
+        wanted = F.linear(torch.as_tensor(latent), weight, bias)
+        torch.testing.assert_close(got[:, 6 * group : 6 * group + 6], wanted)
+
+
+def test_fsq_encodes_what_it_decodes() -> None:
+    """With orthonormal projections, codes come back from the features they decode to."""
+    config = VocoderConfig(groups=4, residuals=1, bound_residual=False)
+    basis = torch.linalg.qr(noise(8, 4)).Q
+    codes = torch.randint(0, 625, (50, 4))
+    features = FSQDecoder(config, [(basis, torch.zeros(8))] * 4, CPU)(codes)
+    encoder = FSQEncoder(config, [(1.2 * basis.T, torch.zeros(4))] * 4, CPU)
+    assert torch.equal(encoder(features), codes)
+
+
+def test_even_levels_are_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from safetensors.torch import save_file
+
+    from stretto.model_executor.tensor_file import TensorFile
+    from stretto.model_executor.vocoders.fsq import load_projections
+
+    path = tmp_path_factory.mktemp("even") / "a.safetensors"
+    save_file({"w": torch.ones(1)}, path)
+    with TensorFile(path) as file, pytest.raises(CheckpointError, match="levels must be odd"):
+        load_projections(file, VocoderConfig(levels=(8, 5)), "project_out")
