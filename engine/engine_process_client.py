@@ -315,6 +315,7 @@ class EngineProcessClient:
         return answer
 
     async def _send(self, message: wire.ToEngine) -> None:
+        """Send if there is a process to take it; its death is noticed elsewhere."""
         if self._socket is not None:
             with contextlib.suppress(zmq.ZMQError):
-                await self._socket.send(wire.encode(message))
+                await self._socket.send(wire.encode(message), zmq.NOBLOCK)

@@ -9,6 +9,7 @@ written in the text: `one @20|two @7` has two segments of 20 and 7 frames, `@0` 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -129,6 +130,7 @@ class FakeExecutor:
         self.live: dict[str, FakeSequence] = {}
         self.finished_frames: dict[str, list[int]] = {}
         self.batch_sizes: list[int] = []
+        self.step_s = 0.0
         self.is_closed = False
         self.is_warm = False
         self.frontend = FakeFrontend()
@@ -187,6 +189,7 @@ class FakeExecutor:
             fault in self.live[i.seq_id].prompt.text for i in output.scheduled
         ):
             raise RuntimeError("execute_model crashed")
+        time.sleep(self.step_s)
         self.batch_sizes.append(len(output.scheduled))
         sampled, stopped = [], set()
         for item in output.scheduled:
@@ -268,8 +271,13 @@ def whole_audio(executor: FakeExecutor, request_id: str, num_segments: int = 1) 
 def build_fake_core(config: EngineConfig) -> EngineCore:
     """For engines in other processes: the model's name scripts the start.
 
-    `fail-until:PATH` fails while the file exists; anything else builds.
+    `fail-until:PATH` fails while the file exists; `slow` takes its time over every step and has
+    room for very long sequences; anything else builds.
     """
+    if config.model == "slow":
+        executor = FakeExecutor(num_kv_blocks=30_000, max_model_len=200_000)
+        executor.step_s = 0.002
+        return assemble_core(executor, config)
     if config.model.startswith("fail-until:"):
         marker = Path(config.model.removeprefix("fail-until:"))
         if marker.exists():
