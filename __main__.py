@@ -102,9 +102,8 @@ def _wording(error: Exception) -> str:
 
 
 def _exit_code(error: Exception) -> int:
-    from .engine.errors import RequestError
-
-    return _EXIT_USAGE if isinstance(error, RequestError) else _EXIT_FAILURE
+    """Values that were given wrong are wrong use; `RequestError` is a `ValueError` too."""
+    return _EXIT_USAGE if isinstance(error, ValueError) else _EXIT_FAILURE
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import NoReturn, TypeAlias
 
 import msgspec
 from tqdm import tqdm
@@ -24,6 +25,8 @@ from .offline import SpeechEngine
 from .output import AudioChunk, SpeechResult
 
 MANIFEST = "manifest.jsonl"
+
+Bar: TypeAlias = "tqdm[NoReturn]"
 
 
 class ManifestEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -108,7 +111,7 @@ class BulkGenerator:
         skipped = len(jobs) - len(todo)
         return BulkSummary(num_done, skipped, self._num_failed, self._audio_s, seconds)
 
-    def _run(self, todo: list[BulkJob], bar: tqdm[None]) -> None:
+    def _run(self, todo: list[BulkJob], bar: Bar) -> None:
         waiting = iter(todo)
         num_in_flight = 0
         for _ in todo:
@@ -120,7 +123,7 @@ class BulkGenerator:
             num_in_flight -= 1
             self._record(finished.job, self._save(finished), bar)
 
-    def _begin(self, job: BulkJob, bar: tqdm[None]) -> bool:
+    def _begin(self, job: BulkJob, bar: Bar) -> bool:
         """Submit a job; False (and its error recorded) when that is refused."""
         if job.request is None:
             self._record(job, self._error_entry(job, job.error), bar)
@@ -162,7 +165,7 @@ class BulkGenerator:
             id=job.id, key=job.key(self._model), finish_reason="error", error=error
         )
 
-    def _record(self, job: BulkJob, entry: ManifestEntry, bar: tqdm[None]) -> None:
+    def _record(self, job: BulkJob, entry: ManifestEntry, bar: Bar) -> None:
         self._manifest.write(msgspec.json.encode(entry).decode() + "\n")
         self._manifest.flush()
         self._audio_s += entry.duration_s

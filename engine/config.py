@@ -13,9 +13,27 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+_LOWEST = {
+    "max_num_seqs": 1,
+    "max_num_batched_tokens": 1,
+    "block_size": 1,
+    "first_chunk_frames": 1,
+    "max_chunk_frames": 1,
+    "chunk_growth": 1,
+    "low_lookahead_frames": 0,
+    "max_vocoder_frames": 1,
+    "num_threads": 0,
+    "seed": 0,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """How the engine runs. See each field's `help` metadata for its meaning and unit."""
+    """How the engine runs. See each field's `help` metadata for its meaning and unit.
+
+    Raises:
+        ValueError: a number is below what makes sense.
+    """
 
     model: str = field(default="default", metadata={"help": "default, a folder, or a hub id"})
     device: Device = field(default="auto", metadata={"help": "auto, cpu or cuda"})
@@ -52,3 +70,9 @@ class EngineConfig:
     seed: int | None = field(default=None, metadata={"help": "seed of requests without one"})
     default_voice: str | None = field(default=None, metadata={"help": "voice of requests without"})
     warmup: bool = field(default=True, metadata={"help": "run every shape once before ready"})
+
+    def __post_init__(self) -> None:
+        for name, lowest in _LOWEST.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {value!r}")

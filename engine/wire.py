@@ -141,7 +141,7 @@ def encode_chunk(chunk: AudioChunk) -> list[Frame]:
         chunk.error_code,
         chunk.metrics,
     )
-    return [encode(header), memoryview(np.ascontiguousarray(chunk.audio)).cast("B")]
+    return [encode(header), np.ascontiguousarray(chunk.audio).data.cast("B")]
 
 
 def decode_chunk(header: ChunkHeader, frames: Sequence[Frame]) -> AudioChunk:

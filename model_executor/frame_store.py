@@ -45,7 +45,7 @@ class FrameStore:
 
     def remove(self, seq_id: str) -> None:
         """Take a sequence's pages back."""
-        self._free.extend(self._pages.pop(seq_id))
+        self._free.extend(self._pages.pop(seq_id, ()))
 
     def reserve(self, seq_id: str, num_frames: int) -> None:
         """See to it that a sequence has rows for so many frames."""

@@ -172,8 +172,8 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
         (["say", "x", "-o", "x.wav", "--ref-audio", "nowhere.wav"], 2, "no such file"),
         (["say", "x", "-o", "x.wav", "--voice", "nobody"], 2, "nobody"),
         (["say", "x", "-o", "x.wav", "--seed", "-3"], 2, "seed"),
-        (["say", "x", "-o", "x.wav", "--device", "cuda"], 1, "cuda"),
-        (["say", "x", "-o", "x.wav", "--max-num-seqs", "0"], 1, "max_num_seqs"),
+        (["say", "x", "-o", "x.wav", "--device", "cuda"], 2, "cuda"),
+        (["say", "x", "-o", "x.wav", "--max-num-seqs", "0"], 2, "max_num_seqs"),
         (["generate", "nowhere.txt", "-o", "out"], 2, "no such file"),
     ],
 )
