@@ -22,6 +22,7 @@ from .chattts_text import ChatTTSTokenizer, check_scripts, prepare, strip_struct
 from .chattts_voices import ChatTTSVoices, Conditioning, EncodeReference
 from .segmentation import Segment, SegmentLimits, segment_lines
 from .text_normalizer import TextNormalizer
+from .wetext_rules import warm_up
 
 __all__ = ["ChatTTSFrontend"]
 
@@ -61,6 +62,7 @@ class ChatTTSFrontend:
         """
         tokenizer = ChatTTSTokenizer(folder / "asset" / "tokenizer" / "tokenizer.json")
         voices = ChatTTSVoices(folder, spec.hidden_size, encode_reference)
+        warm_up()
         return cls(tokenizer, voices, spec.max_model_len)
 
     @property

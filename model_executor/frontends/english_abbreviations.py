@@ -35,7 +35,7 @@ EVERYWHERE = {
     "Ph.D.": "P H D", "PhD": "P H D", "e.g": "for example", "i.e": "that is",
     "n/a": "not applicable",
     "N/A": "not applicable", "TL;DR": "T L D R", "p.s.": "P S", "etc": "et cetera",
-    "approx": "approximately", "Wi-Fi": "wifi", "o'clock": "o'clock",
+    "approx": "approximately", "yrs": "years", "Wi-Fi": "wifi", "o'clock": "o'clock",
 }  # fmt: skip
 """As they stand, as whole words."""
 
@@ -47,6 +47,7 @@ WITH_STOP = {
     "misc": "miscellaneous",
     "incl": "including", "excl": "excluding", "max": "maximum", "min": "minimum",
     "temp": "temperature",
+    "tsp": "teaspoons", "tbsp": "tablespoons", "yr": "year", "yrs": "years",
     "tel": "telephone", "ext": "extension", "ed": "edition", "cf": "compare", "al": "al",
     "mon": "Monday", "tue": "Tuesday", "tues": "Tuesday", "wed": "Wednesday", "thu": "Thursday",
     "thur": "Thursday", "thurs": "Thursday", "fri": "Friday", "sat": "Saturday", "sun": "Sunday",

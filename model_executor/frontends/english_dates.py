@@ -40,6 +40,10 @@ def _date(month: str, day: str, year: str | None) -> str:
     return f"{spoken}, {words.year(int(year))}" if year else spoken
 
 
+def _to(match: Match[str]) -> str:
+    return f"{match[1]} to "
+
+
 def _numeric(match: Match[str]) -> str:
     month, day, year = int(match["m"]), int(match["d"]), match["y"]
     if month > 12:
@@ -74,8 +78,7 @@ def _half(match: Match[str]) -> str:
     """ "a m" or "p m", with the full stop that an abbreviation at the end has swallowed."""
     if not match["half"]:
         return ""
-    rest = match.string[match.end() :].strip()
-    stop = "." if match[0].endswith(".") and (not rest or rest[0].isupper()) else ""
+    stop = "." if match[0].endswith(".") and not match.string[match.end() :].strip() else ""
     return f" {match['half'].upper()} M{stop}"
 
 
@@ -83,6 +86,8 @@ def _clock(match: Match[str]) -> str:
     hour, minute = int(match["hour"]), match["minute"]
     if minute != "00":
         tail = f" oh {words.number(minute[1])}" if minute[0] == "0" else f" {words.number(minute)}"
+    elif match.string.startswith(" to ", match.end()):
+        tail = ""
     elif match["half"] or not 1 <= hour <= 12:
         tail = "" if match["half"] else " hundred hours"
     else:
@@ -98,7 +103,10 @@ def _hour(match: Match[str]) -> str:
 _RULES = tuple(
     (re.compile(pattern), speak)
     for pattern, speak in (
+        (r"([0-9]{1,2}:[0-9]{2}|[0-9]\s?[AaPp]\.?[Mm]\.?)\s?[-–—]\s?(?=[0-9]{1,2}(?::|\s?[ap]\.?m))",
+         _to),
         (rf"{_START}(?P<y>[12][0-9]{{3}})-(?P<m>[01]?[0-9])-{_DAY}{_END}", _numeric),
+        (rf"{_START}{_DAY}\.(?P<m>[01]?[0-9])\.(?P<y>[12][0-9]{{3}}){_END}", _numeric),
         (rf"{_START}(?P<y>[12][0-9]{{3}})/(?P<m>[01]?[0-9])/{_DAY}{_END}", _numeric),
         (rf"{_START}(?P<m>[0-3]?[0-9])/{_DAY}/(?P<y>[12][0-9]{{3}}|[0-9]{{2}}){_END}", _numeric),
         (rf"\b{_MONTH}\s{_DAY}(?:st|nd|rd|th)?(?![0-9:])(?!\s?[ap]\.?m)(?![.,][0-9]){_YEAR_AFTER}",

@@ -139,7 +139,9 @@ def _fraction(match: Match[str]) -> str:
     if match[0] in _SPECIAL_FRACTIONS:
         return _SPECIAL_FRACTIONS[match[0]]
     top, bottom = int(match["top"]), int(match["bottom"])
-    if top >= bottom or bottom > 100:
+    if top == bottom:
+        return f"{words.cardinal(top)} {words.cardinal(bottom)}"
+    if top > bottom or bottom > 100:
         spoken = f"{words.cardinal(top)} over {words.cardinal(bottom)}"
     else:
         spoken = words.fraction(top, bottom)
@@ -150,7 +152,7 @@ def _fraction(match: Match[str]) -> str:
 
 def _range(match: Match[str]) -> str:
     low, high = match["low"], match["high"]
-    years = is_year(low) and is_year(high) and low < high
+    years = is_year(low) and low < low[: 4 - len(high)] + high <= "2099"
     return f"{words.year(int(low)) if years else words.number(low)} to "
 
 
@@ -180,6 +182,7 @@ _PLAIN = re.compile(rf"(?:(?P<cue>\b[A-Za-z]+)(?P<space>\s))?(?<![0-9])(?P<digit
 _RULES: tuple[tuple[re.Pattern[str], _Speak], ...] = tuple(
     (re.compile(pattern), speak)
     for pattern, speak in (
+        (rf"~(?={_SYMBOL}?[0-9])", lambda m: "about "),
         (rf"(?P<sign>{_SYMBOL})(?P<low>{_NUMBER})\s?[-–—]\s?(?:(?P=sign))?(?P<high>(?={_NUMBER}))",
          lambda m: f"{words.number(m['low'])} to {m['sign']}"),
         (rf"(?P<minus>[-−])?(?P<sign>{_SYMBOL})\s?(?P<amount>{_NUMBER}){_SCALE}", _money),
@@ -189,6 +192,7 @@ _RULES: tuple[tuple[re.Pattern[str], _Speak], ...] = tuple(
         (r"(?<![0-9A-Za-z])(?:\+?[0-9]{1,3}[ .-])?(?:\([0-9]{3}\)\s?|[0-9]{3}[ .-])"
          rf"[0-9]{{3}}[ .-][0-9]{{4}}{_END}", _phone),
         (rf"{_START}[0-9]{{3}}-[0-9]{{4}}{_END}", _phone),
+        (rf"{_START}[0-9]+(?:-[0-9]+){{2,}}{_END}", _phone),
         (rf"{_START}\+[0-9]{{1,3}}(?:[ -][0-9]{{2,4}}){{2,5}}{_END}", _phone),
         (rf"(?<![0-9.,])[0-9]+(?:\.[0-9]+){{2,}}{_END}", _dotted),
         (r"(?<![0-9A-Za-z.])'?(?P<century>1[0-9]|20)?(?P<tens>[0-9])0'?s\b", _decade),
@@ -197,7 +201,7 @@ _RULES: tuple[tuple[re.Pattern[str], _Speak], ...] = tuple(
         (rf"{_START}(?:(?P<whole>[0-9]{{1,9}})[ -])?(?P<top>[0-9]{{1,3}})/"
          r"(?P<bottom>[1-9][0-9]{0,3})(?![0-9A-Za-z/])", _fraction),
         (rf"{_START}(?P<low>{_NUMBER})%?(?:\s?[–—]\s?|[-~])(?=(?P<high>{_NUMBER}))", _range),
-        (r"(?<![0-9A-Za-z])([0-9])'\s?([0-9]{1,2})(?:\"|'')",
+        (r"(?<![0-9A-Za-z])([0-9])'\s?([0-9]{1,2})(?![0-9])(?:\"|'')?",
          lambda m: f"{words.number(m[1])} foot {words.number(m[2])}"),
         (rf"{_SIGN}(?P<amount>{_NUMBER})\s?%",
          lambda m: _signed(m, f"{words.number(m['amount'])} percent")),
@@ -207,12 +211,12 @@ _RULES: tuple[tuple[re.Pattern[str], _Speak], ...] = tuple(
         (rf"{_START}(?P<low>[0-9]+):(?=[0-9]+{_END})", lambda m: f"{words.number(m['low'])} to "),
         (r"(?<=[0-9])\s?x\s?(?=[0-9])", lambda m: " by "),
         (r"(?<=[0-9])\s?[×*]\s?(?=[0-9])|(?<=[0-9])x\b", lambda m: " times "),
-        (r"(?<=[0-9)])\s?\+\s?(?=[0-9(])", lambda m: " plus "),
+        (r"(?<=[0-9)])\s?\+\s?(?=[0-9(])|(?<=[0-9])\+(?=\s|$)", lambda m: " plus "),
+        (r"(?<=[0-9])\^(?=[0-9])", lambda m: " to the power of "),
         (r"(?<=[0-9)])\s[-−–]\s(?=[0-9(])", lambda m: " minus "),
         (r"(?<=[0-9)])\s?÷\s?(?=[0-9(])", lambda m: " divided by "),
         (r"(?<![0-9A-Za-z])[-−](?=\.?[0-9])", lambda m: "minus "),
         (r"(?<![0-9A-Za-z])\+(?=[0-9])", lambda m: "plus "),
-        (r"~(?=[0-9])", lambda m: "about "),
         (r"#(?=[0-9])", lambda m: "number "),
     )
 )  # fmt: skip

@@ -182,6 +182,7 @@ _SYMBOLS = tuple(
         (r"€", " euros "),
         (r"\$", " dollars "),
         (r"\band/or\b", "and or"),
+        (r"/(?=(?:second|minute|hour|day|night|week|month|year|person|head|gallon)\b)", " per "),
         (r"(?<=\w)/(?=\w)", " slash "),
         (r"(?:\.\s?){2,}|…+", ", "),
         (r"\s+-+\s+|--+|[–—―]", ", "),

@@ -12,7 +12,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-__all__ = ["MAX_VERBALIZE_CHARS", "verbalize"]
+__all__ = ["MAX_VERBALIZE_CHARS", "verbalize", "warm_up"]
 
 MAX_VERBALIZE_CHARS = 600
 """Longer texts are refused: the grammars' time grows faster than the text."""
@@ -43,3 +43,8 @@ def verbalize(text: str, language: str) -> str | None:
     except Exception:  # its parser asserts, and its FST library raises bare RuntimeErrors
         _logger.debug("wetext cannot read %r", text)
         return None
+
+
+def warm_up() -> None:
+    """Load the Chinese grammar now, half a second, so that no request has to."""
+    verbalize("1", "zh")

@@ -35,6 +35,9 @@ ENGLISH = {
     "at 9am or 9:05 p.m. sharp": "at nine A M or nine oh five P M sharp",
     "at 12:00": "at twelve o'clock",
     "We left at 5 p.m.": "We left at five P M.",
+    "10:00-11:30 a.m. PST": "ten to eleven thirty A M P S T",
+    "open 7 a.m.–9 p.m.": "open seven A M to nine P M.",
+    "died 31.12.2020": "died December thirty first, twenty twenty",
     # plain numbers
     "I have 1,234 and 3.14": "I have one thousand two hundred thirty four and three point one four",
     "007": "zero zero seven",
@@ -47,6 +50,8 @@ ENGLISH = {
     "in 2005 and 2024": "in two thousand five and twenty twenty four",
     "the 1990s and '80s": "the nineteen nineties and eighties",
     "1990-1995": "nineteen ninety to nineteen ninety five",
+    "1960-61": "nineteen sixty to sixty one",
+    "3,000+ users, 50/50, 10^6": "three thousand plus users, fifty fifty, ten to the power of six",
     "10-12 people": "ten to twelve people",
     "pp. 3-5": "pages three to five",
     "-5 or +5": "minus five or plus five",
@@ -57,6 +62,9 @@ ENGLISH = {
     "12345678901234567890": "one two three four five six seven eight nine zero "
     "one two three four five six seven eight nine zero",
     # units
+    "5'6\" and 6'2": "five foot six and six foot two",
+    "~$3,750/month": "about three thousand seven hundred fifty dollars per month",
+    "2 tbsp. sugar": "two tablespoons sugar",
     "30°C and -5°F": "thirty degrees Celsius and minus five degrees Fahrenheit",
     "5km/h, 60 mph": "five kilometers per hour, sixty miles per hour",
     "1kg or 2 kg": "one kilogram or two kilograms",
@@ -66,6 +74,7 @@ ENGLISH = {
     # phones, addresses
     "555-123-4567": "five five five, one two three, four five six seven",
     "(555) 123-4567": "five five five, one two three, four five six seven",
+    "ISBN 978-3-16": "ISBN nine seven eight, three, one six",
     "1-800-555-0199": "one, eight hundred, five five five, zero one nine nine",
     "john.smith42@example.com": "john dot smith forty two at example dot com",
     "see https://www.example.com/a-b.": "see w w w dot example dot com slash a dash b.",
@@ -126,7 +135,11 @@ KNOWN_WRONG = {
     "population 5 000": "population five thousand",
     "1e6": "one times ten to the sixth",
     "The $5 bill": "The five dollar bill",
-    "5'10\" and 6' tall": "five foot ten and six feet tall",
+    "1/2 tsp. salt": "half a teaspoon salt",
+    "he is 6' tall": "he is six feet tall",
+    'a 12" pizza': "a twelve inch pizza",
+    "The 5 o'clock shadow of '99": "The five o'clock shadow of ninety nine",
+    "1.000.000 Euro": "one million Euro",
 }
 
 
