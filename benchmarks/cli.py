@@ -15,8 +15,18 @@ from typing import Any
 COMMANDS = {
     "serve": "load a speech server and report how listeners fared",
     "capacity": "find the highest Poisson rate at which a server keeps an SLO",
+    "offline": "bulk seconds of audio per second, against the batch size",
+    "step": "time of a speech-model step, by phase, sequences and context",
+    "vocoder": "seconds of audio per second of the vocoder, by rows and frames",
+    "scheduler": "microseconds that a scheduling decision costs per sequence",
     "simulate": "the whole engine on a simulated clock: policies, replicas, rates",
+    "agreement": "compare a simulation with a run of the real engine",
 }
+_MODULES = {"scheduler": "scheduler_bench"}
+
+
+def _module(name: str) -> str:
+    return f"{__package__}.{_MODULES.get(name, name)}"
 
 
 class _LazyParser(argparse.ArgumentParser):
@@ -44,7 +54,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
             description=text,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
-        command.module = f"{__package__}.{name}"
+        command.module = _module(name)
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -58,7 +68,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark that was parsed; user errors become exit code 2."""
     try:
-        code: int = import_module(f"{__package__}.{args.benchmark}").run(args)
+        code: int = import_module(_module(args.benchmark)).run(args)
     except (ValueError, TimeoutError, RuntimeError) as error:
         print(f"stretto bench {args.benchmark}: {error}", file=sys.stderr)
         return 2

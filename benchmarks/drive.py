@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
 from ..engine.core import EngineCore
+from ..engine.input_processor import ProcessedRequest
 from ..engine.output import AudioChunk
-from ..engine.request import Priority, SpeechRequest
+from ..engine.request import Priority, SamplingParams, SpeechRequest
 from .client import RequestRecord
 from .playback import ChunkArrival, play
 
@@ -26,6 +27,9 @@ ROUTERS: tuple[str, ...] = get_args(Router)
 
 class Clock(Protocol):
     """Seconds that pass by themselves (real) or by work (simulated)."""
+
+    def restart(self) -> None:
+        """Count from zero again."""
 
     def read(self) -> float:
         """The time."""
@@ -38,6 +42,10 @@ class WallClock:
     """Real seconds since it was made."""
 
     def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from zero again."""
         self._origin = time.perf_counter()
 
     def read(self) -> float:
@@ -49,6 +57,29 @@ class WallClock:
         time.sleep(max(time_s - self.read(), 0.0))
 
 
+class CpuClock:
+    """Seconds of CPU of this process; waiting takes none and passes at once.
+
+    With one compute thread that is the time a machine with a core to itself would take, whatever
+    else runs on this one.
+    """
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from zero again."""
+        self._origin = time.process_time()
+
+    def read(self) -> float:
+        """The time."""
+        return time.process_time() - self._origin
+
+    def wait_until(self, time_s: float) -> None:
+        """Let the time be `time_s`, if it has not come yet."""
+        self._origin -= max(time_s - self.read(), 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """One request of the load."""
@@ -57,6 +88,7 @@ class Arrival:
     at_s: float
     text: str
     priority: Priority = "interactive"
+    frames: int | None = None  # exactly so many per segment; None leaves it to the model
 
 
 @dataclass(slots=True)
@@ -80,6 +112,7 @@ class Replica:
     def __init__(self, core: EngineCore, clock: Clock, static_batch: int | None = None) -> None:
         self.core = core
         self.clock = clock
+        self.prepared: Mapping[int, ProcessedRequest] = {}
         self.records: list[RequestRecord] = []
         self._static_batch = static_batch
         self._held: deque[Arrival] = deque()
@@ -115,13 +148,9 @@ class Replica:
     def _start_held(self, count: int) -> None:
         for _ in range(min(count, len(self._held))):
             arrival = self._held.popleft()
-            request = SpeechRequest(
-                text=arrival.text, seed=arrival.index, priority=arrival.priority
-            )
-            processed = self.core.processor.process(request)
             request_id = str(arrival.index)
             self._live[request_id] = _Heard(arrival)
-            self.core.add_request(request_id, processed, arrival.at_s)
+            self.core.add_request(request_id, self.prepared[arrival.index], arrival.at_s)
 
     def _hear(self, chunk: AudioChunk) -> None:
         heard = self._live[chunk.request_id]
@@ -131,6 +160,15 @@ class Replica:
         if chunk.is_last:
             del self._live[chunk.request_id]
             self.records.append(_record(heard, chunk, since))
+
+
+def _prepare(core: EngineCore, arrival: Arrival) -> ProcessedRequest:
+    """Text to prompts: the caller's work, done before the clock starts."""
+    sampling = SamplingParams(min_new_tokens=arrival.frames, max_new_tokens=arrival.frames)
+    request = SpeechRequest(
+        text=arrival.text, seed=arrival.index, priority=arrival.priority, sampling=sampling
+    )
+    return core.processor.process(request)
 
 
 def _record(heard: _Heard, last: AudioChunk, e2e_s: float) -> RequestRecord:
@@ -164,13 +202,17 @@ def drive(
     """Run a load to its end.
 
     Args:
-        replicas: at least one; more than one only with simulated clocks.
+        replicas: at least one, of one model; more than one only with simulated clocks.
         arrivals: in order of time.
         router: `round-robin`, or `least-loaded`: the fewest unfinished requests.
 
     Returns:
         The records in order of arrival, and the seconds until the last of them ended.
     """
+    prepared = {arrival.index: _prepare(replicas[0].core, arrival) for arrival in arrivals}
+    for replica in replicas:
+        replica.prepared = prepared
+        replica.clock.restart()
     for turn, arrival in enumerate(arrivals):
         for replica in replicas:
             replica.run_until(arrival.at_s)

@@ -130,12 +130,12 @@ def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table; `stretto bench scheduler` ends here."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Every option of `bench scheduler`."""
     parser.add_argument("--sizes", type=int, nargs="+", default=list(DEFAULT_SIZES))
-    print(format_timings(run_scheduler_benchmark(parser.parse_args(argv).sizes)))
 
 
-if __name__ == "__main__":
-    main()
+def run(args: argparse.Namespace) -> int:
+    """Run `bench scheduler`: print the table."""
+    print(format_timings(run_scheduler_benchmark(args.sizes)))
+    return 0

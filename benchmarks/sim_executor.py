@@ -36,6 +36,10 @@ class SimClock:
     def __init__(self) -> None:
         self.now = 0.0
 
+    def restart(self) -> None:
+        """Count from zero again."""
+        self.now = 0.0
+
     def read(self) -> float:
         """The time."""
         return self.now

@@ -1,0 +1,143 @@
+"""`stretto bench step`: what one step of the speech model costs, and where the time goes.
+
+Splits a step into schedule, prepare, model, sample and update, over numbers of sequences and
+lengths of context. `--platform-out` keeps the costs, vocoder included, for the simulator.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ..engine.config import EngineConfig
+from .ar_stage import PHASES, ArStage, Now, PhaseTimer, StepTiming, decode_steps, device_wait
+from .engine_setup import add_engine_arguments, describe_engine, engine_config, load_executor
+from .platform import Costs, Platform, SimModel, fit_points
+from .report import environment, write_json
+from .vocoder import time_vocoder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Every option of `bench step`."""
+    add_engine_arguments(parser)
+    group = parser.add_argument_group("measurement")
+    group.add_argument("--sizes", type=_ints, default=(1, 4, 16, 64), help="sequences, a,b,c")
+    group.add_argument("--contexts", type=_ints, default=(40,), help="positions, a,b,c")
+    group.add_argument("--steps", type=int, default=24, help="steps per point")
+    group.add_argument("--no-split", action="store_true", help="total time only, no waiting inside")
+    group.add_argument("--platform-out", type=Path, help="write the costs for `bench simulate`")
+    group.add_argument("--output", type=Path, help="write the table as JSON")
+
+
+def _ints(text: str) -> tuple[int, ...]:
+    return tuple(int(item) for item in text.split(","))
+
+
+def median_row(timings: Sequence[StepTiming], context: int) -> dict[str, Any]:
+    """Medians of one point, milliseconds."""
+    row: dict[str, Any] = {"num_seqs": timings[0].num_seqs, "context": context}
+    for phase in PHASES:
+        row[f"{phase}_ms"] = 1000 * float(np.median([t.seconds[phase] for t in timings]))
+    row["step_ms"] = 1000 * float(np.median([t.total_s for t in timings]))
+    row["frames_per_s"] = 1000 * timings[0].num_seqs / row["step_ms"]
+    return row
+
+
+def format_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """The table as plain text."""
+    names = ["num_seqs", "context", *(f"{p}_ms" for p in PHASES), "step_ms", "frames_per_s"]
+    lines = ["".join(f"{name:>14}" for name in names)]
+    for row in rows:
+        cells = [row[name] for name in names]
+        shown = [f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells]
+        lines.append("".join(f"{cell:>14}" for cell in shown))
+    return "\n".join(lines)
+
+
+def measure_costs(
+    executor: Any,
+    config: EngineConfig,
+    sizes: Sequence[int],
+    steps: int,
+    now: Now = perf_counter,
+) -> Costs:
+    """The costs of an executor: decode by size, prefill and context per position, vocoder."""
+    stage = ArStage(executor, max_num_seqs=max(sizes), block_size=config.block_size, now=now)
+    decode_steps(stage, max(sizes), 40, 4)
+    seqs, seconds = [], []
+    for size in sizes:
+        timings = decode_steps(stage, size, 40, steps)
+        seqs += [float(size)] * len(timings)
+        seconds += [timing.total_s for timing in timings]
+    decode = fit_points(seqs, seconds)
+    top = max(sizes)
+    near, far = (_median_s(decode_steps(stage, top, length, steps)) for length in (40, 400))
+    one, many = (_prefill_s(stage, length) for length in (32, 160))
+    points, per_row = time_vocoder(executor, now=now)
+    return Costs(
+        decode=decode,
+        prefill_s_per_token=max(many - one, 0.0) / 128,
+        context_s_per_token=max(far - near, 0.0) / (360 * top),
+        vocoder=points,
+        vocoder_s_per_row=per_row,
+    )
+
+
+def _median_s(timings: Sequence[StepTiming]) -> float:
+    return float(np.median([timing.total_s for timing in timings]))
+
+
+def _prefill_s(stage: ArStage, length: int, repeats: int = 3) -> float:
+    """Seconds of the step that computes a prompt of `length` positions."""
+    taken = []
+    for _ in range(repeats):
+        with stage.sequences(1, length, 2):
+            taken.append(next(iter(stage.steps())).total_s)
+    return float(np.median(taken))
+
+
+def measured_platform(name: str, executor: Any, costs: Costs) -> Platform:
+    """The platform of measured costs and the executor's own declarations."""
+    speech, vocoder = executor.speech_spec, executor.vocoder_spec
+    facts = environment()
+    return Platform(
+        name=name,
+        costs=costs,
+        model=SimModel(
+            frame_rate=speech.frame_rate,
+            samples_per_frame=vocoder.samples_per_frame,
+            left_context=vocoder.left_context,
+            right_context=vocoder.right_context,
+            max_model_len=speech.max_model_len,
+            num_kv_blocks=executor.num_kv_blocks,
+        ),
+        source=f"measured {facts['date']} on {facts['machine']}, commit {facts['commit']}",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `bench step`."""
+    config = engine_config(args)
+    executor = load_executor(config)
+    if args.platform_out is not None:
+        costs = measure_costs(executor, config, args.sizes, args.steps)
+        measured_platform(args.platform_out.stem, executor, costs).save(args.platform_out)
+    timer = None if args.no_split else PhaseTimer(executor, device_wait(executor))
+    stage = ArStage(
+        executor, max_num_seqs=max(args.sizes), block_size=config.block_size, timer=timer
+    )
+    rows = []
+    for context in args.contexts:
+        for size in args.sizes:
+            decode_steps(stage, size, context, 3)
+            rows.append(median_row(decode_steps(stage, size, context, args.steps), context))
+    print(format_rows(rows))
+    if args.output is not None:
+        write_json(args.output, {**environment(), **describe_engine(config), "rows": rows})
+    executor.close()
+    return 0

@@ -1,0 +1,86 @@
+"""The engine's own benchmarks run on a tiny random checkpoint and report what they say they do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stretto.benchmarks import cli
+from stretto.benchmarks.engine_setup import resolve_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("models")))
+        return resolve_model("random-tiny")
+
+
+def bench(*argv: str) -> int:
+    parser = argparse.ArgumentParser()
+    cli.add_parser(parser.add_subparsers())
+    return cli.run(parser.parse_args(["bench", *argv]))
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    rows = json.loads(path.read_text())["rows"]
+    assert isinstance(rows, list)
+    return rows
+
+
+def test_a_step_is_the_sum_of_its_phases(model: str, tmp_path: Path) -> None:
+    out, platform = tmp_path / "step.json", tmp_path / "platform.json"
+    argv = ["--sizes", "1,3", "--contexts", "8,40", "--steps", "5", "--no-warmup"]
+    argv += ["--output", str(out), "--platform-out", str(platform)]
+    assert bench("step", "--model", model, *argv) == 0
+    rows = rows_of(out)
+    assert [(row["num_seqs"], row["context"]) for row in rows] == [(1, 8), (3, 8), (1, 40), (3, 40)]
+    for row in rows:
+        assert min(row["model_ms"], row["sample_ms"], row["schedule_ms"]) > 0
+        assert row["frames_per_s"] == pytest.approx(1000 * row["num_seqs"] / row["step_ms"])
+    simulated = tmp_path / "sim.json"
+    argv = ["--platform", str(platform), "--rates", "1", "--num-requests", "3"]
+    assert bench("simulate", *argv, "--output", str(tmp_path / "sim")) == 0
+    assert json.loads(simulated.read_text())["points"][0]["completed"] == 3
+
+
+def test_vocoder_counts_the_audio_it_makes(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "vocoder.json"
+    argv = ["--rows", "1,2", "--frames", "8", "--repeats", "1", "--no-warmup"]
+    assert bench("vocoder", "--model", model, *argv, "--output", str(out)) == 0
+    for row in rows_of(out):
+        audio_s = row["rows"] * row["frames"] * 512 / 24000
+        assert row["audio_s_per_s"] == pytest.approx(audio_s / (row["ms"] / 1000))
+
+
+def test_offline_makes_the_frames_it_was_asked_for(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "offline.json"
+    argv = ["--batch-sizes", "1,3", "--frames", "10", "--rounds", "1", "--no-warmup"]
+    assert bench("offline", "--model", model, *argv, "--output", str(out)) == 0
+    rows = rows_of(out)
+    assert [row["batch_size"] for row in rows] == [1, 3]
+    for row in rows:
+        assert row["frames"] % 10 == 0
+        assert row["frames"] >= 10 * row["batch_size"]
+
+
+def test_agreement_compares_the_same_work(model: str, tmp_path: Path) -> None:
+    """How close they are is for a quiet machine to say; here they must do the same amount."""
+    out = tmp_path / "agreement.json"
+    argv = ["--num-requests", "4", "--frames", "12", "--request-rate", "4", "--no-warmup"]
+    argv += ["--calibration-sizes", "1,2", "--calibration-steps", "3", "--clock", "cpu"]
+    assert bench("agreement", "--model", model, *argv, "--output", str(out)) in (0, 1)
+    rows = {row["metric"]: row for row in rows_of(out)}
+    assert rows["TTFA p50 ms"]["simulated"] > 0
+    audio = rows["audio s/s"]["real"] / rows["requests/s"]["real"]
+    simulated = rows["audio s/s"]["simulated"] / rows["requests/s"]["simulated"]
+    assert audio == pytest.approx(simulated, rel=0.1)
+
+
+def test_the_scheduler_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("scheduler", "--sizes", "4") == 0
+    assert "total us/seq" in capsys.readouterr().out
