@@ -19,10 +19,12 @@ from aiohttp import web
 from ..engine.config import EngineConfig
 from ..engine.interface import EngineClient
 from . import info, voice_routes
+from .batch import batch
 from .config import ServerConfig
 from .middleware import MIDDLEWARES, add_headers
 from .services import SERVICES, Services, make_services
 from .speech import speech
+from .websocket import speech_stream
 
 logger = logging.getLogger(__name__)
 _POLL_S = 0.05
@@ -45,6 +47,8 @@ def make_app(
     app.add_routes(
         [
             web.post("/v1/audio/speech", speech),
+            web.post("/v1/audio/speech/batch", batch),
+            web.get("/v1/audio/speech/stream", speech_stream),
             web.get("/v1/audio/voices", voice_routes.list_voices),
             web.post("/v1/audio/voices", voice_routes.upload_voice),
             web.delete("/v1/audio/voices/{voice}", voice_routes.delete_voice),
@@ -78,8 +82,11 @@ async def drain(services: Services) -> bool:
     services.draining = True
     loop = asyncio.get_running_loop()
     end = loop.time() + services.config.drain_timeout_s
+    closing = [asyncio.create_task(session.end_when_idle()) for session in services.sessions]
     while services.answering and loop.time() < end:
         await asyncio.sleep(_POLL_S)
+    for task in closing:
+        task.cancel()
     return not services.answering
 
 

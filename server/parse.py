@@ -141,22 +141,29 @@ class Catalog:
             RequestError: a name is unknown or a value out of range.
         """
         self._check_text(body.input)
-        self.check_model(body.model)
-        output = self.output(body)
+        return self._job(body.input, body)
+
+    def template(self, options: SpeechOptions) -> SpeechJob:
+        """The job of a text still to come; raises as `job` does."""
+        return self._job("-", options)
+
+    def _job(self, text: str, options: SpeechOptions) -> SpeechJob:
+        self.check_model(options.model)
+        output = self.output(options)
         request = SpeechRequest(
-            text=body.input,
-            voice=self.voice_of(body),
-            language=body.language,
-            speed=1.0 if body.speed is None else body.speed,
-            seed=body.seed,
-            sampling=_sampling(body),
-            priority=body.priority or "interactive",
-            deadline_s=body.deadline_s,
-            normalize=body.normalize is not False,
+            text=text,
+            voice=self.voice_of(options),
+            language=options.language,
+            speed=1.0 if options.speed is None else options.speed,
+            seed=options.seed,
+            sampling=_sampling(options),
+            priority=options.priority or "interactive",
+            deadline_s=options.deadline_s,
+            normalize=options.normalize is not False,
         )
-        sse = body.stream_format == "sse"
+        sse = options.stream_format == "sse"
         return SpeechJob(
-            request=request, output=output, stream=sse or body.stream is not False, sse=sse
+            request=request, output=output, stream=sse or options.stream is not False, sse=sse
         )
 
     def output(self, options: SpeechOptions) -> OutputSpec:

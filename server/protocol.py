@@ -7,13 +7,15 @@ for absence everywhere, because real clients send both.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from ..engine.request import MAX_SEED, MAX_SPEED, MIN_SPEED, Priority
-from .errors import ApiError
+from .errors import ApiError, ErrorDetail
 
 AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 StreamFormat = Literal["audio", "sse"]
@@ -100,7 +102,7 @@ class BatchResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     content_type: str | None = None
     duration_s: float | None = None
     usage: Usage | None = None
-    error: dict[str, str | None] | None = None
+    error: ErrorDetail | None = None
 
 
 class BatchAnswer(Struct, frozen=True, kw_only=True):
@@ -120,6 +122,64 @@ class AudioDone(Struct, frozen=True, kw_only=True, tag="speech.audio.done"):
     """Server-sent event: the stream is whole."""
 
     usage: Usage
+
+
+class SessionConfig(SpeechOptions, frozen=True, kw_only=True, tag="session.config"):
+    """Client to WebSocket: settings of the utterances that follow."""
+
+
+class InputText(Struct, frozen=True, kw_only=True, tag="input.text"):
+    """Client to WebSocket: more text."""
+
+    text: str
+
+
+class InputDone(Struct, frozen=True, tag="input.done"):
+    """Client to WebSocket: the text is whole."""
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """Client to WebSocket: stop speaking now."""
+
+
+class SessionClose(Struct, frozen=True, tag="session.close"):
+    """Client to WebSocket: speak what is left, then close."""
+
+
+ClientMessage = SessionConfig | InputText | InputDone | Cancel | SessionClose
+
+
+class SessionCreated(Struct, frozen=True, tag="session.created"):
+    """WebSocket to client: ready for text."""
+
+
+class AudioStarted(Struct, frozen=True, kw_only=True, tag="audio.start"):
+    """WebSocket to client: binary messages of this type follow."""
+
+    content_type: str
+    sample_rate: int
+
+
+class UtteranceDone(Struct, frozen=True, kw_only=True, tag="audio.done"):
+    """WebSocket to client: the utterance was sent whole."""
+
+    audio_s: float
+    usage: Usage
+
+
+class Cancelled(Struct, frozen=True, kw_only=True, tag="cancelled"):
+    """WebSocket to client: nothing more comes; `audio_s` seconds were sent."""
+
+    audio_s: float
+
+
+class StreamError(Struct, frozen=True, kw_only=True, tag="speech.audio.error"):
+    """A failure, as server-sent event or WebSocket message."""
+
+    error: ErrorDetail
+
+
+ServerMessage = SessionCreated | AudioStarted | UtteranceDone | Cancelled | StreamError
 
 
 class VoiceObject(Struct, frozen=True, kw_only=True):
@@ -188,13 +248,28 @@ def decode(data: bytes, kind: type[S]) -> S:
     Raises:
         ApiError: 400, when it is no JSON or not of that form; `param` names the field.
     """
-    try:
+    with _errors_told():
         return msgspec.json.decode(data, type=kind)
+
+
+def decode_message(text: str) -> ClientMessage:
+    """Parse a WebSocket message; raises as `decode` does."""
+    with _errors_told():
+        return _MESSAGES.decode(text)
+
+
+_MESSAGES: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    try:
+        yield
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         param = path.strip("`.").split("`")[0] or None
         where = f"{param}: " if param else ""
         raise ApiError(400, where + message, param=param, code="invalid_value") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError) as error:
         message = f"the body is not valid JSON: {error}"
         raise ApiError(400, message, code="invalid_json") from None

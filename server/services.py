@@ -6,18 +6,21 @@ Made once by `app.make_app`; handlers reach it through `SERVICES`. It owns the e
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from ..engine.interface import EngineClient
+from ..engine.output import AudioChunk
 from .admission import Admission
 from .answer import Answer
 from .config import ServerConfig
 from .metrics import ServerMetrics
-from .parse import Catalog, SpeechJob
+from .parse import Catalog, OutputSpec, SpeechJob
 from .synthesis import Synthesizer
 from .voice_store import VoiceStore, default_voices_dir
 
@@ -36,18 +39,24 @@ class Services:
     pool: ThreadPoolExecutor
     draining: bool = field(default=False)
     answering: int = 0
+    sessions: set[Session] = field(default_factory=set)
 
-    def answer(self, job: SpeechJob) -> Answer:
-        """Begin to speak a job."""
-        self.metrics.text_chars.inc(len(job.request.text))
-        chunks = self.synthesizer.stream(job.request)
-        return Answer(chunks, job.output, self.pool, self.metrics)
+    def speak(self, job: SpeechJob) -> Answer:
+        """The answer to a job."""
+        return self.answer(self.synthesizer.stream(job.request), job.output)
+
+    def answer(self, chunks: AsyncGenerator[AudioChunk, None], output: OutputSpec) -> Answer:
+        """The answer made of these chunks."""
+        return Answer(chunks, output, self.pool, self.metrics)
 
     @property
     def is_ready(self) -> bool:
         """Whether a request would be served now."""
         return self.engine.is_ready and not self.draining
 
+
+if TYPE_CHECKING:
+    from .websocket import Session
 
 SERVICES = web.AppKey("services", Services)
 

@@ -18,8 +18,9 @@ from aiohttp import HttpVersion10, web
 from .answer import Answer
 from .errors import log_failure, to_api_error
 from .parse import SpeechJob
-from .protocol import AudioDelta, AudioDone, SpeechBody, decode
+from .protocol import AudioDelta, AudioDone, SpeechBody, StreamError, decode
 from .services import SERVICES, Services
+from .write_guard import cut_after
 
 _FLUSH_S = 5.0  # how long the error event may take to leave before the connection is broken
 
@@ -28,7 +29,7 @@ async def speech(request: web.Request) -> web.StreamResponse:
     """Handle the call. HTTP/1.0 clients know no chunks and get the finished file."""
     services = request.app[SERVICES]
     job = services.catalog.job(decode(await request.read(), SpeechBody))
-    answer = services.answer(job)
+    answer = services.speak(job)
     if job.stream and request.version > HttpVersion10:
         return await _stream(request, services, job, answer)
     if job.sse:
@@ -76,7 +77,7 @@ async def _events(answer: Answer) -> AsyncGenerator[bytes, None]:
     yield _event(AudioDone(usage=answer.usage))
 
 
-def _event(event: AudioDelta | AudioDone) -> bytes:
+def _event(event: AudioDelta | AudioDone | StreamError) -> bytes:
     return b"data: " + msgspec.json.encode(event) + b"\n\n"
 
 
@@ -84,15 +85,8 @@ async def _write(
     request: web.Request, response: web.StreamResponse, services: Services, data: bytes
 ) -> None:
     """Write, and cut a client that takes nothing for `write_timeout_s`."""
-    transport = request.transport
-    if transport is None:
-        raise ConnectionResetError("the client has left")
-    loop = asyncio.get_running_loop()
-    cut = loop.call_later(services.config.write_timeout_s, transport.abort)
-    try:
+    with cut_after(request.transport, services.config.write_timeout_s):
         await response.write(data)
-    finally:
-        cut.cancel()
 
 
 async def _break_off(
@@ -105,12 +99,11 @@ async def _break_off(
     if transport is None:
         return
     if sse:
-        event = {"type": "speech.audio.error", "error": msgspec.to_builtins(failure.detail)}
         # With a high-water mark of 0, draining waits until everything has gone to the kernel.
         transport.set_write_buffer_limits(high=0)
         try:
-            data = b"data: " + msgspec.json.encode(event) + b"\n\n"
-            await asyncio.wait_for(response.write(data), _FLUSH_S)
-        except (ConnectionError, asyncio.TimeoutError):
-            pass
+            with cut_after(transport, _FLUSH_S):
+                await response.write(_event(StreamError(error=failure.detail)))
+        except ConnectionError:
+            return
     transport.abort()

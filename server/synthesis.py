@@ -8,7 +8,7 @@ silence is bounded too, so that nothing hangs. Encoding is not done here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from uuid import uuid4
 
@@ -21,6 +21,28 @@ from .errors import draining, engine_failure
 from .flight import BufferBudget, Flight
 from .metrics import ServerMetrics
 from .result_cache import ResultCache, audio_key
+
+
+class Speech:
+    """One request being spoken: its chunks, from a flight or from the cache."""
+
+    def __init__(self, flight: Flight | None, cached: Sequence[AudioChunk]) -> None:
+        self._flight = flight
+        self._cached = cached
+        self._listener = flight.join() if flight else None
+
+    async def __aiter__(self) -> AsyncIterator[AudioChunk]:
+        for chunk in self._cached:
+            yield chunk
+        if self._listener is not None:
+            async for chunk in self._listener:
+                yield _checked(chunk)
+
+    def close(self) -> None:
+        """Give it up, or be done with it."""
+        if self._flight is not None and self._listener is not None:
+            self._flight.leave(self._listener)
+        self._flight = None
 
 
 class Synthesizer:
@@ -50,20 +72,20 @@ class Synthesizer:
         Raises:
             StrettoError, ApiError: it was refused, or failed on the way.
         """
+        speech = self.start(request)
+        try:
+            async for chunk in speech:
+                yield chunk
+        finally:
+            speech.close()
+
+    def start(self, request: SpeechRequest) -> Speech:
+        """Begin to speak at once; the caller must close what it gets."""
+        self._metrics.text_chars.inc(len(request.text))
         key = audio_key(request)
         cached = self.cache.get(key)
         self._metrics.cache_looked_up(hit=cached is not None)
-        if cached is not None:
-            for chunk in cached:
-                yield chunk
-            return
-        flight = self._flight(request, key)
-        listener = flight.join()
-        try:
-            async for chunk in listener:
-                yield _checked(chunk)
-        finally:
-            flight.leave(listener)
+        return Speech(self._flight(request, key) if cached is None else None, cached or ())
 
     async def close(self) -> None:
         """Cancel what is under way and wait for it."""

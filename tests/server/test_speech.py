@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def events(body: bytes) -> list[dict[str, object]]:
     return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
-async def spoken(server: Server, **fields: object) -> bytes:
+async def spoken(server: Server, **fields: Any) -> bytes:
     status, body = await server.speak(seed=7, **fields)
     assert status == 200, body
     return body
@@ -115,7 +116,7 @@ async def test_pcm_is_24_khz_whatever_the_model(tmp_path: Path) -> None:
 
 
 async def test_every_client_shape_is_understood(tmp_path: Path) -> None:
-    shapes: list[dict[str, object]] = [
+    shapes: list[dict[str, Any]] = [
         {"model": "tts-1", "voice": "alloy"},
         {"model": "gpt-4o-mini-tts", "voice": {"id": "second"}, "instructions": "softly"},
         {"model": None, "voice": None, "speed": None, "stream_format": None},
@@ -136,7 +137,7 @@ async def test_every_client_shape_is_understood(tmp_path: Path) -> None:
     assert not requests[6].normalize
 
 
-BAD: list[tuple[dict[str, object], int, str, str | None]] = [
+BAD: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"voice": "nobody"}, 400, "unknown_voice", "voice"),
     ({"model": "nothing"}, 404, "model_not_found", "model"),
     ({"speed": 5}, 400, "invalid_value", "speed"),
@@ -156,7 +157,7 @@ BAD: list[tuple[dict[str, object], int, str, str | None]] = [
 
 @pytest.mark.parametrize(("fields", "status", "code", "param"), BAD)
 async def test_bad_fields(
-    fields: dict[str, object], status: int, code: str, param: str | None, tmp_path: Path
+    fields: dict[str, Any], status: int, code: str, param: str | None, tmp_path: Path
 ) -> None:
     async with serving(tmp_path) as server:
         got, body = await server.speak(**fields)
