@@ -35,6 +35,7 @@ _CUT = re.compile(r"(?<=[，。！？；])")
 _MARKS = str.maketrans({",": "，", ".": "。", "!": "！", "?": "？", ";": "；", ":": "："})
 _MARK = re.compile(r"[,.!?;:](?![0-9])")
 _LEFT_OVER = re.compile(r"[0-9]")
+_UNSPOKEN = re.compile(r"[^\w\s，。！？；：、]|_")
 _REPEATED = re.compile(r"，(?=[，。！？；：])|(?<=[，。！？；：])，")
 
 
@@ -45,7 +46,7 @@ def speak_chinese(run: str) -> str:
     if _NEEDS_GRAMMAR.search(run):
         run = "".join(_by_grammar(clause) for clause in _CUT.split(run))
     run = _MARK.sub(lambda mark: mark[0].translate(_MARKS), run)
-    return _REPEATED.sub("", run)
+    return _REPEATED.sub("", _UNSPOKEN.sub("", run))
 
 
 def _by_grammar(clause: str) -> str:

@@ -37,6 +37,7 @@ ENGLISH = {
     "We left at 5 p.m.": "We left at five P M.",
     "10:00-11:30 a.m. PST": "ten to eleven thirty A M P S T",
     "open 7 a.m.–9 p.m.": "open seven A M to nine P M.",
+    "The 5 o'clock shadow of '99": "The five o'clock shadow of ninety nine",
     "died 31.12.2020": "died December thirty first, twenty twenty",
     # plain numbers
     "I have 1,234 and 3.14": "I have one thousand two hundred thirty four and three point one four",
@@ -138,7 +139,6 @@ KNOWN_WRONG = {
     "1/2 tsp. salt": "half a teaspoon salt",
     "he is 6' tall": "he is six feet tall",
     'a 12" pizza': "a twelve inch pizza",
-    "The 5 o'clock shadow of '99": "The five o'clock shadow of ninety nine",
     "1.000.000 Euro": "one million Euro",
 }
 
