@@ -26,7 +26,7 @@ def recording(seconds: float = 1.0, **options: Any) -> bytes:
 
 
 def form(audio: bytes = b"", **texts: str) -> aiohttp.FormData:
-    data = aiohttp.FormData()
+    data = aiohttp.FormData(default_to_multipart=True)
     for name, value in texts.items():
         data.add_field(name, value)
     if audio:
@@ -77,13 +77,11 @@ async def test_batch(tmp_path: Path) -> None:
     assert {request.priority for request in requests.values()} == {"bulk"}
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"items": []}, {"items": [{}]}, {"items": [{"input": "x"}] * 9}]
-)
-async def test_bad_batches(body: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("items", [None, [], [{}], [{"input": ""}, 3], [{"input": "x"}] * 9])
+async def test_bad_batches(items: Any, tmp_path: Path) -> None:
     async with serving(tmp_path, max_batch_items=8) as server:
         url = f"{server.url}/v1/audio/speech/batch"
-        async with server.session.post(url, json=body) as response:
+        async with server.session.post(url, json={"items": items}) as response:
             assert response.status == 400
 
 
@@ -117,7 +115,7 @@ async def test_bad_uploads(tmp_path: Path) -> None:
         (form(good, name="mine", ref_text="x"), 400, "consent"),
         (form(good, name="mine", consent="x"), 400, "ref_text"),
         (form(b"no audio at all", **WHOLE), 400, "audio_sample"),
-        (form(**WHOLE), 400, "audio_sample"),
+        (form(b"", **WHOLE), 400, "audio_sample"),
         (form(recording(0.1), **WHOLE), 400, "audio_sample"),
         (form(recording(70, format="FLAC"), **WHOLE), 400, "audio_sample"),
         (form(recording(50), **WHOLE), 413, "audio_sample"),
@@ -149,7 +147,10 @@ async def test_reference_audio_in_the_request(tmp_path: Path) -> None:
 
 
 async def test_configured_aliases_and_names(tmp_path: Path) -> None:
-    fields = {"voice_aliases": "alloy=second, boss=default", "served_model_name": "speech-1"}
+    fields: dict[str, Any] = {
+        "voice_aliases": "alloy=second, boss=default",
+        "served_model_name": "speech-1",
+    }
     async with serving(tmp_path, **fields) as server:
         await server.speak(voice="alloy", model="speech-1")
         await server.speak(TEXT + "!", voice="boss", model="fake")
