@@ -15,8 +15,13 @@ import torch
 
 
 def pytest_configure() -> None:
-    """Two test threads on two shared cores are slower than one, and less repeatable."""
+    """Two test threads on two shared cores are slower than one, and less repeatable.
+
+    Without a GPU, Triton kernels run in Triton's interpreter, which must be said before its import.
+    """
     torch.set_num_threads(1)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -67,8 +67,31 @@ def _reference(shape: KVCacheShape) -> AttentionBackend:
     )
 
 
-BACKENDS: Mapping[str, Callable[[KVCacheShape], AttentionBackend]] = {"reference": _reference}
-_AUTO = {"cpu": "reference", "cuda": "reference"}
+def _triton(shape: KVCacheShape) -> AttentionBackend:
+    from .triton_paged import TritonAttention
+
+    return TritonAttention(shape)
+
+
+def _varlen(shape: KVCacheShape) -> AttentionBackend:
+    from .varlen import VarlenAttention
+
+    return VarlenAttention(shape)
+
+
+def _xformers(shape: KVCacheShape) -> AttentionBackend:
+    from .xformers_backend import XformersAttention
+
+    return XformersAttention(shape)
+
+
+BACKENDS: Mapping[str, Callable[[KVCacheShape], AttentionBackend]] = {
+    "reference": _reference,
+    "triton": _triton,
+    "varlen": _varlen,
+    "xformers": _xformers,
+}
+_AUTO = {"cpu": "reference", "cuda": "triton"}
 
 
 def create_attention(name: str, shape: KVCacheShape) -> AttentionBackend:

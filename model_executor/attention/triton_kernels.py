@@ -1,0 +1,260 @@
+"""Triton kernels of paged attention: store new keys and values, attend, merge splits.
+
+Import this module only where Triton is installed and the backend was chosen. Every kernel works on
+one layer of the cache, keys and values [num_slots, NUM_KV_HEADS, HEAD_DIM], contiguous.
+
+Attention is computed by tiles of rows. A row is one (position, query head) pair; the GROUP query
+heads that share a KV head lie side by side, so a tile of BLOCK_M rows covers BLOCK_Q positions.
+Keys are visited in splits of SPLIT positions with an online softmax inside each, and the splits
+are folded in order, in one program or in several. Where the splits end depends on positions alone,
+so the sums of a sequence do not depend on its neighbours. Sources: online softmax (Milakov and
+Gimelshein 2018), tiling (FlashAttention-2, Dao 2023), split KV (Flash-Decoding, Dao et al. 2023).
+"""
+
+# Triton's decorator and its tensors carry no types.
+# mypy: disable-error-code="misc, no-untyped-def, no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def store_kv(
+    key,
+    value,
+    keys,
+    values,
+    slot_mapping,
+    key_stride,
+    value_stride,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Write one position's key and value, [WIDTH] each; slots below 0 are padding."""
+    token = tl.program_id(0)
+    slot = tl.load(slot_mapping + token)
+    if slot < 0:
+        return
+    column = tl.arange(0, BLOCK)
+    inside = column < WIDTH
+    new_key = tl.load(key + token * key_stride + column, mask=inside)
+    new_value = tl.load(value + token * value_stride + column, mask=inside)
+    tl.store(keys + slot * WIDTH + column, new_key, mask=inside)
+    tl.store(values + slot * WIDTH + column, new_value, mask=inside)
+
+
+@triton.jit
+def _find_sequence(query_start_loc, num_seqs, tile, BLOCK_Q: tl.constexpr):
+    """The sequence that a tile belongs to.
+
+    Sequence b owns the tiles from query_start_loc[b] // BLOCK_Q + b on; some of the last may be
+    empty. Binary search, so that the grid follows from the number of positions alone.
+    """
+    low = 0
+    high = num_seqs
+    while high - low > 1:
+        middle = (low + high) // 2
+        if tl.load(query_start_loc + middle) // BLOCK_Q + middle <= tile:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@triton.jit
+def _locate(query_start_loc, num_seqs, BLOCK_Q: tl.constexpr, ONE_QUERY: tl.constexpr):
+    """Sequence, first packed position, number of positions, first position of this tile."""
+    tile = tl.program_id(0)
+    if ONE_QUERY:
+        return tile, tile, 1, 0
+    seq = _find_sequence(query_start_loc, num_seqs, tile, BLOCK_Q)
+    begin = tl.load(query_start_loc + seq)
+    count = tl.load(query_start_loc + seq + 1) - begin
+    return seq, begin, count, (tile - begin // BLOCK_Q - seq) * BLOCK_Q
+
+
+@triton.jit
+def _fold(top, mass, total, other_top, other_mass, other_total):
+    """Fold one softmax accumulator into another; exact when one of them is empty."""
+    new_top = tl.maximum(top, other_top)
+    base = tl.where(new_top == float("-inf"), 0.0, new_top)
+    scale = tl.exp2(top - base)
+    other_scale = tl.exp2(other_top - base)
+    mass = mass * scale + other_mass * other_scale
+    total = total * scale[:, None] + other_total * other_scale[:, None]
+    return new_top, mass, total
+
+
+@triton.jit
+def _attend_split(
+    query_rows,
+    positions,
+    keys,
+    values,
+    block_table,
+    kv_head,
+    begin,
+    end,
+    scale,
+    NUM_KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Online softmax of BLOCK_M rows over key positions [begin, end): top, mass, total."""
+    columns = tl.arange(0, HEAD_DIM)
+    top = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+    mass = tl.zeros([BLOCK_M], dtype=tl.float32)
+    total = tl.zeros([BLOCK_M, HEAD_DIM], dtype=tl.float32)
+    for start in range(begin, end, BLOCK_N):
+        position = start + tl.arange(0, BLOCK_N)
+        inside = position < end
+        block = tl.load(block_table + position // BLOCK_SIZE, mask=inside, other=0).to(tl.int64)
+        slot = block * BLOCK_SIZE + position % BLOCK_SIZE
+        offset = (slot * NUM_KV_HEADS + kv_head) * HEAD_DIM
+        key = tl.load(keys + offset[None, :] + columns[:, None], mask=inside[None, :], other=0.0)
+        score = tl.dot(query_rows, key, input_precision=PRECISION) * scale
+        seen = inside[None, :] & (position[None, :] <= positions[:, None])
+        score = tl.where(seen, score, float("-inf"))
+        new_top = tl.maximum(top, tl.max(score, 1))
+        base = tl.where(new_top == float("-inf"), 0.0, new_top)
+        weight = tl.exp2(score - base[:, None])
+        shrink = tl.exp2(top - base)
+        value = tl.load(
+            values + offset[:, None] + columns[None, :], mask=inside[:, None], other=0.0
+        )
+        product = tl.dot(weight.to(value.dtype), value, input_precision=PRECISION)
+        total = total * shrink[:, None] + product
+        mass = mass * shrink + tl.sum(weight, 1)
+        top = new_top
+    return top, mass, total
+
+
+@triton.jit
+def attend(
+    query,
+    keys,
+    values,
+    out,
+    partial_total,
+    partial_top,
+    partial_mass,
+    query_start_loc,
+    seq_lens,
+    block_tables,
+    num_seqs,
+    num_splits,
+    scale,
+    query_stride,
+    table_stride,
+    NUM_KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    SPLIT: tl.constexpr,
+    ONE_QUERY: tl.constexpr,
+    SPLIT_GRID: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Attend for one tile of rows and one KV head; with SPLIT_GRID, over one split only.
+
+    Writes `out` [N, num_heads, HEAD_DIM], or `partial_*` [N, num_heads, num_splits, ...].
+    """
+    seq, begin, count, first = _locate(query_start_loc, num_seqs, BLOCK_Q, ONE_QUERY)
+    if first >= count:
+        return
+    kv_head = tl.program_id(1)
+    context = tl.load(seq_lens + seq) - count
+    end = context + tl.minimum(first + BLOCK_Q, count)
+    row = tl.arange(0, BLOCK_M)
+    columns = tl.arange(0, HEAD_DIM)
+    local = first + row // GROUP
+    is_row = (row < BLOCK_Q * GROUP) & (local < count)
+    head = kv_head * GROUP + row % GROUP
+    place = (begin + local).to(tl.int64)
+    source = query + place[:, None] * query_stride + head[:, None] * HEAD_DIM + columns[None, :]
+    query_rows = tl.load(source, mask=is_row[:, None], other=0.0)
+    positions = context + local
+    table = block_tables + seq.to(tl.int64) * table_stride
+    target = place * (NUM_KV_HEADS * GROUP) + head
+    if SPLIT_GRID:
+        split = tl.program_id(2)
+        start = split * SPLIT
+        if start >= end:
+            return
+        stop = tl.minimum(start + SPLIT, end)
+        top, mass, total = _attend_split(
+            query_rows, positions, keys, values, table, kv_head, start, stop, scale,
+            NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, BLOCK_M, BLOCK_N, PRECISION,
+        )  # fmt: skip
+        target = target * num_splits + split
+        tl.store(partial_top + target, top, mask=is_row)
+        tl.store(partial_mass + target, mass, mask=is_row)
+        sink = partial_total + target[:, None] * HEAD_DIM + columns[None, :]
+        tl.store(sink, total, mask=is_row[:, None])
+    else:
+        all_top = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+        all_mass = tl.zeros([BLOCK_M], dtype=tl.float32)
+        all_total = tl.zeros([BLOCK_M, HEAD_DIM], dtype=tl.float32)
+        for start in range(0, end, SPLIT):
+            stop = tl.minimum(start + SPLIT, end)
+            top, mass, total = _attend_split(
+                query_rows, positions, keys, values, table, kv_head, start, stop, scale,
+                NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, BLOCK_M, BLOCK_N, PRECISION,
+            )  # fmt: skip
+            all_top, all_mass, all_total = _fold(all_top, all_mass, all_total, top, mass, total)
+        mean = all_total / tl.where(all_mass == 0.0, 1.0, all_mass)[:, None]
+        sink = out + target[:, None] * HEAD_DIM + columns[None, :]
+        tl.store(sink, mean.to(out.dtype.element_ty), mask=is_row[:, None])
+
+
+@triton.jit
+def merge_splits(
+    out,
+    partial_total,
+    partial_top,
+    partial_mass,
+    query_start_loc,
+    seq_lens,
+    num_seqs,
+    num_splits,
+    NUM_KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    SPLIT: tl.constexpr,
+    ONE_QUERY: tl.constexpr,
+):
+    """Fold the splits of one tile of rows, in order, and write `out`."""
+    seq, begin, count, first = _locate(query_start_loc, num_seqs, BLOCK_Q, ONE_QUERY)
+    if first >= count:
+        return
+    kv_head = tl.program_id(1)
+    end = tl.load(seq_lens + seq) - count + tl.minimum(first + BLOCK_Q, count)
+    row = tl.arange(0, BLOCK_M)
+    columns = tl.arange(0, HEAD_DIM)
+    local = first + row // GROUP
+    is_row = (row < BLOCK_Q * GROUP) & (local < count)
+    place = (begin + local).to(tl.int64)
+    target = place * (NUM_KV_HEADS * GROUP) + kv_head * GROUP + row % GROUP
+    all_top = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+    all_mass = tl.zeros([BLOCK_M], dtype=tl.float32)
+    all_total = tl.zeros([BLOCK_M, HEAD_DIM], dtype=tl.float32)
+    for split in range(tl.cdiv(end, SPLIT)):
+        source = target * num_splits + split
+        top = tl.load(partial_top + source, mask=is_row, other=float("-inf"))
+        mass = tl.load(partial_mass + source, mask=is_row, other=0.0)
+        rows = partial_total + source[:, None] * HEAD_DIM + columns[None, :]
+        total = tl.load(rows, mask=is_row[:, None], other=0.0)
+        all_top, all_mass, all_total = _fold(all_top, all_mass, all_total, top, mass, total)
+    mean = all_total / tl.where(all_mass == 0.0, 1.0, all_mass)[:, None]
+    sink = out + target[:, None] * HEAD_DIM + columns[None, :]
+    tl.store(sink, mean.to(out.dtype.element_ty), mask=is_row[:, None])
