@@ -60,6 +60,7 @@ def make_app(
             web.get("/metrics", info.metrics),
             web.get("/openapi.json", info.openapi),
             web.get("/", info.page),
+            web.static("/static", info.STATIC),
         ]
     )
     return app

@@ -15,7 +15,8 @@ from .protocol import AudioModel, AudioModelList, Health, ModelList, ModelObject
 from .services import SERVICES
 
 _STARTED = int(time())
-_PAGE = Path(__file__).parent / "static" / "index.html"
+STATIC = Path(__file__).parent / "static"
+_POLICY = "default-src 'self'; media-src blob:; img-src data:"
 
 
 def json_response(value: msgspec.Struct, status: int = 200) -> web.Response:
@@ -80,4 +81,5 @@ async def openapi(request: web.Request) -> web.Response:
 
 async def page(request: web.Request) -> web.FileResponse:
     """`GET /`: the web page."""
-    return web.FileResponse(_PAGE, headers={"Cache-Control": "no-cache"})
+    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _POLICY}
+    return web.FileResponse(STATIC / "index.html", headers=headers)

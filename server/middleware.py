@@ -70,7 +70,7 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 def _is_open(request: web.Request) -> bool:
-    if request.path in _OPEN_PATHS:
+    if request.path in _OPEN_PATHS or request.path.startswith("/static/"):
         return True
     listing = request.method in ("GET", "HEAD") and request.path in _LISTINGS
     return listing and request.app[SERVICES].config.open_listing
