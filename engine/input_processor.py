@@ -77,7 +77,7 @@ class InputProcessor:
     def __init__(self, executor: Executor, limits: InputLimits) -> None:
         self._info = executor.model_info
         self._spec = executor.speech_spec
-        self._vocoder_input = executor.vocoder_spec.input_kind
+        self._vocoder_inputs = executor.vocoder_spec.input_kinds
         self._frontend = executor.frontend
         self._limits = limits
 
@@ -120,10 +120,10 @@ class InputProcessor:
                 f"unknown model {request.model!r}; this engine serves {self._info.name!r}",
                 param="model",
             )
-        if request.vocoder_input not in (None, self._vocoder_input):
+        if request.vocoder_input not in (None, *self._vocoder_inputs):
             raise RequestError(
-                f"vocoder_input must be {self._vocoder_input!r} here, got "
-                f"{request.vocoder_input!r}; the engine's own setting chooses it",
+                f"vocoder_input must be one of {', '.join(self._vocoder_inputs)} for this model, "
+                f"got {request.vocoder_input!r}",
                 param="vocoder_input",
             )
 
@@ -138,6 +138,8 @@ class InputProcessor:
         self, prompts: Sequence[Prompt], request: SpeechRequest, seed: int
     ) -> tuple[Segment, ...]:
         defaults = self._spec.sampling
+        if request.vocoder_input is not None:
+            prompts = [replace(p, vocoder_input=request.vocoder_input) for p in prompts]
         return tuple(
             self._segment(prompt, request.sampling, defaults, segment_seed(seed, index))
             for index, prompt in enumerate(prompts)

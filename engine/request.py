@@ -16,6 +16,7 @@ from .errors import RequestError
 Priority = Literal["interactive", "bulk"]
 SeedMode = Literal["independent", "chattts"]
 Lookahead = Literal["exact", "low"]
+VocoderInput = Literal["hidden", "codes"]
 
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
 MAX_SEED = 2**63 - 1
@@ -161,7 +162,7 @@ class SpeechRequest:
     refine_prompt: str | None = None
     prompt: str | None = None
     lookahead: Lookahead = "exact"
-    vocoder_input: str | None = None
+    vocoder_input: VocoderInput | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):

@@ -31,6 +31,7 @@ from .models.llama_speech import LlamaSpeech
 from .models.registry import find_entry, load_speech_model
 from .vocoder_runner import VocoderRunner
 from .vocoders.frame_vocoder import load_vocoder
+from .vocoders.reference_audio import make_encode_reference
 from .warmup import warm_up
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class LocalExecutor:
             device=device,
         )
         self._runner = self._create_runner(model, dtype, device)
+        self._encode_reference = make_encode_reference(checkpoint)
         self._frontend = self._create_frontend(checkpoint)
         self._info = self._describe(checkpoint)
         logger.info(
@@ -125,11 +127,12 @@ class LocalExecutor:
 
     def execute_vocoder(self, batch: VocoderBatch) -> list[FloatArray]:
         """See `Executor`."""
-        wants_hidden = self._vocoder.spec.input_kind == "hidden"
+        default = self._vocoder.input_kinds[0]
         windows = []
         for job in batch.jobs:
             codes, hidden = self._runner.window(job.seq_id, job.window_start, job.window_end)
-            windows.append(hidden if wants_hidden else codes)
+            kind = self._runner.prompt(job.seq_id).vocoder_input or default
+            windows.append(hidden if kind == "hidden" else codes)
         return self._vocoder.decode(windows, batch.jobs)
 
     def generated(self, seq_id: str) -> IntArray:
@@ -166,7 +169,7 @@ class LocalExecutor:
             dtype=dtype,
             device=device,
         )
-        width = spec.hidden_size if self._vocoder.spec.input_kind == "hidden" else 0
+        width = spec.hidden_size if "hidden" in self._vocoder.input_kinds else 0
         return ModelRunner(
             model,
             create_attention(config.attention_backend, shape),
@@ -176,7 +179,7 @@ class LocalExecutor:
 
     def _create_frontend(self, checkpoint: Checkpoint) -> Frontend:
         create = find_entry(checkpoint).create_frontend
-        return create(checkpoint.path, self._spec, None)
+        return create(checkpoint.path, self._spec, self._encode_reference)
 
     def _describe(self, checkpoint: Checkpoint) -> ModelInfo:
         frontend, vocoder = self._frontend, self._vocoder.spec
@@ -189,7 +192,7 @@ class LocalExecutor:
             voices=frontend.voices,
             default_voice=frontend.default_voice,
             max_text_chars=_MAX_TEXT_CHARS,
-            supports_zero_shot=False,
+            supports_zero_shot=self._encode_reference is not None,
             supports_refine=self._spec.text_eos_id is not None,
         )
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine.interface import ModelInfo, VoiceInfo
-from ..engine.request import SeedMode, SpeechRequest
+from ..engine.request import SeedMode, SpeechRequest, VocoderInput
 from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBatch
 
 IntArray = npt.NDArray[np.int32]
@@ -39,6 +39,7 @@ class Prompt:
         text: the segment as it will be spoken, for logs and errors.
         max_new_frames: a cap that the frontend knows from the text (a runaway guard), or None.
         pause_after_s: silence to insert after the segment's audio.
+        vocoder_input: which of the vocoder's `input_kinds` to decode from; None is its default.
         features: further arrays that a model family needs ([num_positions, ...] each).
     """
 
@@ -50,6 +51,7 @@ class Prompt:
     text: str = ""
     max_new_frames: int | None = None
     pause_after_s: float = 0.0
+    vocoder_input: VocoderInput | None = None
     features: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
@@ -141,21 +143,28 @@ class VocoderSpec:
     """What a vocoder declares.
 
     Attributes:
-        input_kind: `hidden` states or `codes`.
+        input_kind: `hidden` states or `codes`, what it decodes by default.
         sample_rate: samples per second.
         samples_per_frame: samples that a frame adds (ChatTTS: 512).
         left_context: frames before a frame that its samples depend on.
         right_context: frames after it; the exact look-ahead of streaming.
         tail_samples: a whole decode has `num_frames * samples_per_frame - tail_samples`
             samples (ChatTTS: 256, from the centred inverse STFT).
+        other_input_kinds: what else it can decode.
     """
 
-    input_kind: Literal["hidden", "codes"]
+    input_kind: VocoderInput
     sample_rate: int
     samples_per_frame: int
     left_context: int
     right_context: int
     tail_samples: int = 0
+    other_input_kinds: tuple[VocoderInput, ...] = ()
+
+    @property
+    def input_kinds(self) -> tuple[VocoderInput, ...]:
+        """All that it can decode, the default first."""
+        return (self.input_kind, *self.other_input_kinds)
 
 
 class Frontend(Protocol):

@@ -80,6 +80,10 @@ class ModelRunner:
             self._batch.remove(seq_id)
             self.store.remove(seq_id)
 
+    def prompt(self, seq_id: str) -> Prompt:
+        """What a sequence was given."""
+        return self._batch.state(seq_id).prompt
+
     def generated(self, seq_id: str) -> IntArray:
         """Draws so far: int32 [num_frames, num_codebooks], or [n, 1] text ids."""
         state = self._batch.state(seq_id)

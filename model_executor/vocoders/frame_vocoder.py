@@ -66,6 +66,7 @@ class FrameVocoder:
         hop_length = self._config.hop_length
         return VocoderSpec(
             input_kind=self.input_kinds[0],
+            other_input_kinds=self.input_kinds[1:],
             sample_rate=self._config.sample_rate,
             samples_per_frame=MEL_PER_FRAME * hop_length,
             left_context=max(context.left for context in contexts),
