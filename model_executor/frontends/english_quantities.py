@@ -50,6 +50,7 @@ _UNITS = {
     "℃": "degree Celsius", "°F": "degree Fahrenheit", "℉": "degree Fahrenheit", "°": "degree",
     "m²": "square meter", "dB": "decibel", "rpm": "revolution per minute",
     "fps": "frame per second", "k": "thousand",
+    "μm": "micrometer", "μs": "microsecond", "μg": "microgram", "Ω": "ohm", "kΩ": "kiloohm",
 }  # fmt: skip
 _ONLY_ATTACHED = frozenset({"in", "s", "h", "k"})
 _UNIT = "|".join(

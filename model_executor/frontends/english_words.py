@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 
 from . import english_numbers
+from .english_exceptions import EXCEPTIONS, SPELLED
 from .english_homographs import homograph
 from .lexicon import Lexicon, possessive_ending
+from .phones import is_vowel
 
 __all__ = ["Pronouncer", "Word"]
 
@@ -61,17 +63,20 @@ class Pronouncer:
             return self._with_digits(word)
         plain = word.lower().strip("'")
         known = self._known(plain)
-        if known is not None:
+        if known is not None and any(map(is_vowel, known)):
             return known
-        if _is_acronym(word):
-            return self._spelled(word)
-        if not _VOWEL_LETTERS.intersection(plain) or _CONSONANT_CLUSTER.search(plain):
+        if _is_acronym(word) or not _is_readable(plain):
             return self._spelled(plain)
         return self._letter_to_sound(plain)
 
     def _known(self, word: Word) -> Phones | None:
         """From the lexicon, as it stands or as a known word with a regular ending."""
-        return self._lexicon.get(word) or self._inflected(word) or self._compound(word)
+        if word.removesuffix("'s") in SPELLED:
+            return self._spelled(word)
+        return self._listed(word) or self._inflected(word) or self._compound(word)
+
+    def _listed(self, word: Word) -> Phones | None:
+        return EXCEPTIONS.get(word) or self._lexicon.get(word)
 
     def _inflected(self, word: Word) -> Phones | None:
         for ending, endings in _ENDINGS:
@@ -79,7 +84,7 @@ class Pronouncer:
                 continue
             root = word[: len(word) - len(ending)]
             for stem in _stems(root, ending):
-                phones = self._lexicon.get(stem)
+                phones = self._listed(stem)
                 if phones:
                     return phones + endings(phones)
         return None
@@ -87,7 +92,7 @@ class Pronouncer:
     def _compound(self, word: Word) -> Phones | None:
         """Two known words of four letters or more, the longest first word that works."""
         for cut in range(len(word) - 4, 3, -1):
-            first, second = self._lexicon.get(word[:cut]), self._lexicon.get(word[cut:])
+            first, second = self._listed(word[:cut]), self._listed(word[cut:])
             if first and second:
                 return first + second
         return None
@@ -117,6 +122,11 @@ def _is_letter_name(word: Word, before: Word, after: Word) -> bool:
         return before.lower() == "vitamin" or (len(after) == 1 and after in "bc")
     beside = (before, after.removesuffix("'s"))
     return word[0] == "A" and any(len(other) == 1 and other.isupper() for other in beside)
+
+
+def _is_readable(word: Word) -> bool:
+    has_vowel = _VOWEL_LETTERS.intersection(word)
+    return bool(has_vowel) and not _CONSONANT_CLUSTER.search(word)
 
 
 def _is_acronym(word: Word) -> bool:

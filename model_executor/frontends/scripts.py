@@ -9,7 +9,14 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["ScriptRun", "dominant_language", "is_han", "split_runs", "unsupported_letters"]
+__all__ = [
+    "LONE_GREEK",
+    "ScriptRun",
+    "dominant_language",
+    "is_han",
+    "split_runs",
+    "unsupported_letters",
+]
 
 ScriptRun = tuple[str, str]
 """(language, text); language is `en` or `zh`."""
@@ -17,6 +24,8 @@ ScriptRun = tuple[str, str]
 _HAN_RANGES = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af\u3007"
 _LATIN = "A-Za-z\u00c0-\u024f\u1e00-\u1eff"
+LONE_GREEK = re.compile(r"(?<![\u0370-\u03ff])[µ\u0391-\u03c9](?![\u0370-\u03ff])")
+"""A Greek letter that stands for itself, as in a unit or a formula."""
 _HAN_CHAR = re.compile(f"[{_HAN}]")
 # A Latin word counts as English only when no digit touches it: "5kg" follows its surroundings.
 _STRONG = re.compile(
@@ -65,10 +74,13 @@ def _append(runs: list[ScriptRun], language: str, text: str) -> None:
 
 
 def unsupported_letters(text: str, languages: Iterable[str]) -> dict[str, str]:
-    """Letters of scripts outside `languages`: {character: name of its script}, in order met."""
+    """Letters of scripts outside `languages`: {character: name of its script}, in order met.
+
+    A lone Greek letter is a symbol, which normalisation names, and does not count.
+    """
     han_allowed = "zh" in tuple(languages)
     found: dict[str, str] = {}
-    for char in dict.fromkeys(text):
+    for char in dict.fromkeys(LONE_GREEK.sub("", text)):
         if char.isascii() or not unicodedata.category(char).startswith("L"):
             continue
         script = _script_name(char)

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from .chinese_rules import speak_chinese
 from .english_rules import speak_english
-from .scripts import dominant_language, split_runs
+from .scripts import LONE_GREEK, dominant_language, split_runs
 
 __all__ = ["CONTROL_TAG", "TextNormalizer"]
 
@@ -30,6 +30,8 @@ _VULGAR = re.compile(r"(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215f])")
 _QUOTES = str.maketrans(
     {"’": "'", "‘": "'", "ʼ": "'", "`": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'}
 )
+_UNSPOKEN = frozenset("™®℠℗")
+_GREEK = re.compile(rf"(?:{LONE_GREEK.pattern})(?![A-Za-z])")
 _LONG_WORD = re.compile(r"[^\W_]{45,}")
 _LONG_WORD_PIECE = 30
 _SPACES = re.compile(r"\s+")
@@ -65,7 +67,7 @@ def _normalize(sentence: str, language: str) -> str:
 def _fold(text: str) -> str:
     """Compatibility forms to plain ones; emoji, decoration and control characters dropped."""
     text = _VULGAR.sub(" ", unicodedata.normalize("NFC", text)).translate(_POWERS)
-    folded = "".join(_fold_char(char) for char in text)
+    folded = _GREEK.sub(_greek_name, "".join(_fold_char(char) for char in text))
     return _LONG_WORD.sub(_break_word, folded)
 
 
@@ -74,6 +76,8 @@ def _fold_char(char: str) -> str:
         return char if char.isprintable() else " "
     if char in _KEPT_WIDE:
         return char
+    if char in _UNSPOKEN:
+        return ""
     category = unicodedata.category(char)
     if category == "Nd":
         return str(unicodedata.digit(char))
@@ -84,6 +88,11 @@ def _fold_char(char: str) -> str:
     if category in ("Cc", "Zs", "Zl", "Zp"):
         return " "
     return plain.translate(_QUOTES)
+
+
+def _greek_name(match: re.Match[str]) -> str:
+    """A lone Greek letter is a symbol: its name."""
+    return f" {unicodedata.name(match[0]).split()[-1].lower()} "
 
 
 def _break_word(match: re.Match[str]) -> str:

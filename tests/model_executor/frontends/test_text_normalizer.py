@@ -72,6 +72,8 @@ ENGLISH = {
     "6 ft": "six feet",
     "I have 5 in my bag": "I have five in my bag",
     "10–12kg": "ten to twelve kilograms",
+    "5 μm and 3µs": "five micrometers and three microseconds",
+    "α-particles and the angle θ": "alpha particles and the angle theta",
     # phones, addresses
     "555-123-4567": "five five five, one two three, four five six seven",
     "(555) 123-4567": "five five five, one two three, four five six seven",
@@ -108,6 +110,7 @@ ENGLISH = {
     "café naïve": "cafe naive",
     "hello 😀👍🏽 world": "hello world",
     "ｆｕｌｌ ｗｉｄｔｈ １２３": "full width one hundred twenty three",
+    "Stretto™ costs": "Stretto costs",
     "#1 and #fun": "number one and hashtag fun",
 }
 CHINESE = {
