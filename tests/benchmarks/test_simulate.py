@@ -37,7 +37,7 @@ SETTINGS = EngineConfig(first_chunk_frames=4, max_chunk_frames=48, chunk_growth=
 
 def config(platform: Platform = HAND, **changes: object) -> SimConfig:
     base = SimConfig(platform=platform, num_requests=1, engine=SETTINGS)
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes)
 
 
 def test_the_first_chunk_comes_when_its_frames_do() -> None:
@@ -85,7 +85,7 @@ def test_the_least_loaded_router_evens_out_what_round_robin_does_not() -> None:
 
     waits = {}
     for router in ("round-robin", "least-loaded"):
-        records, _ = simulate(replace(base, router=router), every_other_is_long)  # type: ignore[arg-type]
+        records, _ = simulate(replace(base, router=router), every_other_is_long)
         waits[router] = sum(record.ttfa_s or math.inf for record in records)
     assert waits["least-loaded"] < waits["round-robin"]
 
