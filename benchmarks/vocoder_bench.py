@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(args.model)
     dtype = getattr(torch, args.matmul_dtype)
     runner = VocoderRunner(load_vocoder(checkpoint, device=args.device, matmul_dtype=dtype))
-    kind: InputKind = args.input or runner.spec.input_kind
+    kind: InputKind = args.input or runner.input_kinds[0]
     timings = run_vocoder_benchmark(
         runner,
         kind=kind,
