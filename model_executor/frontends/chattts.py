@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ __all__ = ["ChatTTSFrontend"]
 
 DEFAULT_STYLE = "[speed_5]"
 _LIMITS = SegmentLimits(max_units=64, min_units=14)
+_UNCUT = SegmentLimits(max_units=1_000_000, min_units=0)
 _MAX_STYLE_CHARS = 400
 _NO_VOICE = Conditioning()
 
@@ -110,7 +112,19 @@ class ChatTTSFrontend:
         return prompts
 
     def _conditioning(self, request: SpeechRequest) -> Conditioning:
-        return self._voices.resolve(request.voice)
+        conditioning = self._voices.resolve(request.voice)
+        if conditioning.frames is None:
+            return conditioning
+        return replace(conditioning, transcript=self._transcript(conditioning, request))
+
+    def _transcript(self, conditioning: Conditioning, request: SpeechRequest) -> str:
+        """The transcript in the same spelling as the text that follows it."""
+        text = strip_structure(conditioning.transcript)
+        check_scripts(text)
+        spoken = segment_lines(text, _UNCUT, lambda sentence: self._spoken(sentence, request))
+        if not spoken:
+            raise RequestError("the transcript (ref_text) has no words", param="ref_text")
+        return " ".join(segment.text for segment in spoken) + " "
 
     def _segments(self, request: SpeechRequest) -> list[Segment]:
         text = strip_structure(request.text)
@@ -134,8 +148,7 @@ class ChatTTSFrontend:
 
     def _speech_prompt(self, segment: Segment, conditioning: Conditioning, style: str) -> Prompt:
         speaker = "[empty_spk]" if conditioning.speaker is None else "[spk_emb]"
-        transcript = strip_structure(conditioning.transcript)
-        text = f"[Stts]{speaker}{transcript}{style}{segment.text}[Ptts]"
+        text = f"[Stts]{speaker}{conditioning.transcript}{style}{segment.text}[Ptts]"
         return self._prompt(text, segment, conditioning)
 
     def _prompt(

@@ -36,6 +36,7 @@ __all__ = ["DurationGuard", "EnglishVoiceFrontend"]
 _LIMITS = SegmentLimits(max_units=36, min_units=8)
 _SPEAKER_POSITION = encode_chunk(()).index(TOKEN_IDS[SPEAKER])
 _PAUSE_TAG = re.compile(r"\[(?:uv_break|v_break|lbreak|llbreak|break_[1-7])\]")
+_MIN_GUARD_FRAMES = 40
 _PIECE = re.compile(r"[A-Za-z0-9']+|[,;:.?!]")
 _KNOWN_VOICES = {
     "slt": ("Ada", "Female, American English: clear and even"),
@@ -63,7 +64,7 @@ class DurationGuard:
     def max_frames(self, num_phones: int, num_marks: int) -> int:
         """The cap for a chunk."""
         expected = self.frames_per_phone * num_phones + self.frames_per_mark * num_marks
-        return round(self.factor * (self.base_frames + expected))
+        return max(_MIN_GUARD_FRAMES, round(self.factor * (self.base_frames + expected)))
 
 
 class EnglishVoiceFrontend:

@@ -85,6 +85,18 @@ def test_cloning_prompt_equals_upstream(
     assert prompt.num_tokens == len(rows)
 
 
+def test_the_transcript_is_normalised_like_the_text(frontend: ChatTTSFrontend) -> None:
+    def ids(transcript: str) -> list[int]:
+        voice = Voice(audio=b"RIFF", transcript=transcript)
+        tokens = frontend.encode(SpeechRequest(text="hello", voice=voice))[0].token_ids.tolist()
+        return [int(token) for token in tokens]
+
+    assert ids("1 [Ptts]2") == ids("one two")
+    for transcript, cause in (("?!", "no words"), ("мир", "Cyrillic")):
+        with pytest.raises(RequestError, match=cause):
+            ids(transcript)
+
+
 @pytest.mark.parametrize("index", range(3))
 def test_refining_prompt_equals_upstream(
     frontend: ChatTTSFrontend, golden: dict[str, Any], index: int
