@@ -7,6 +7,7 @@ that the next step can be prepared in between. It never decides what runs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,10 @@ import torch
 
 from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput
 from .attention.interface import AttentionBackend, AttentionMetadata
-from .frame_store import FrameStore
+from .cuda_graphs import Padding, StepGraphs
+from .frame_store import SCRATCH_ROW, FrameStore
 from .input_batch import BatchPlan, InputBatch, SampleGroup
-from .interfaces import IntArray, Prompt, ResolvedSampling
+from .interfaces import IntArray, OutputKind, Prompt, ResolvedSampling
 from .models.llama_speech import LlamaSpeech
 from .sampler import PENALTY_WINDOW, Sampler, SamplingTensors
 from .transfer import HostCopy, to_device
@@ -37,13 +39,21 @@ class ModelRunner:
         attention: the backend that holds the KV cache.
         store: where frames and hidden states are kept.
         block_size: positions in a KV block.
+        graph_buckets: batch sizes at which decode steps run as graphs; none by default. The
+            backend must then take padding rows (slots below 0, sequences of length 0).
 
     Attributes:
         samplers: by output kind; a test may replace them to force draws.
     """
 
     def __init__(
-        self, model: LlamaSpeech, attention: AttentionBackend, store: FrameStore, *, block_size: int
+        self,
+        model: LlamaSpeech,
+        attention: AttentionBackend,
+        store: FrameStore,
+        *,
+        block_size: int,
+        graph_buckets: Sequence[int] = (),
     ) -> None:
         spec = model.spec
         self._model, self._attention, self.store = model, attention, store
@@ -56,18 +66,21 @@ class ModelRunner:
         )
         self._ends = {"frames": spec.eos_id, "text": spec.text_eos_id}
         self.samplers = {kind: Sampler(end) for kind, end in self._ends.items() if end is not None}
-        self._windows = self._new_windows(self._batch.num_rows)
+        # The last row belongs to no sequence: padding rows write there.
+        self._windows = self._new_windows(self._batch.num_rows + 1)
+        self._graphs = StepGraphs(self._decode, graph_buckets, model.device, self._anchors)
 
     @property
     def num_sequences(self) -> int:
         """Sequences that are known."""
         return len(self._batch)
 
+    @torch.inference_mode()
     def add_sequence(self, seq_id: str, prompt: Prompt, sampling: ResolvedSampling) -> None:
         """Make a sequence known, with the frames of its prompt."""
         state = self._batch.add(seq_id, prompt, sampling)
         self.store.add(seq_id)
-        missing = self._batch.num_rows - len(self._windows)
+        missing = self._batch.num_rows + 1 - len(self._windows)
         if missing:
             self._windows = torch.cat([self._windows, self._new_windows(missing)])
         self._windows[state.row] = self._padding(prompt)
@@ -107,6 +120,8 @@ class ModelRunner:
         if not output.scheduled:
             return PendingStep(())
         plan = self._batch.plan(output.scheduled)
+        if plan.is_decode and self._graphs.fits(len(plan.states)):
+            return PendingStep(((plan.groups[0], HostCopy(self._launch_graph(plan))),))
         residual = self._forward(plan)
         return PendingStep(
             tuple((group, HostCopy(self._draw(group, residual))) for group in plan.groups)
@@ -158,19 +173,28 @@ class ModelRunner:
         return out
 
     def _draw(self, group: SampleGroup, residual: torch.Tensor) -> torch.Tensor:
-        """Draw one id per codebook, [S, C] (text: [S, 1]), and store it with its hidden state."""
+        """Draw one id per codebook for the group's sequences: [S, C] (text: [S, 1])."""
         tensors = to_device(self._batch.sampling_arrays(group, self.store), self._model.device)
+        return self._draw_rows(group.kind, residual, tensors, self._race(group))
+
+    def _draw_rows(
+        self,
+        kind: OutputKind,
+        residual: torch.Tensor,
+        tensors: dict[str, torch.Tensor],
+        race: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Draw from the rows `last` of the residual, and store what was drawn with its state."""
         hidden = self._model.final_norm(residual[tensors["last"]])
-        is_text = group.kind == "text"
-        logits = self._model.text_logits(hidden) if is_text else self._model.logits(hidden)
-        draws = self.samplers[group.kind](logits, self._sampling_tensors(group, tensors))
+        logits = self._model.text_logits(hidden) if kind == "text" else self._model.logits(hidden)
+        draws = self.samplers[kind](logits, self._sampling_tensors(tensors, race))
         frames = draws.expand(-1, self._model.spec.num_codebooks)
         self._windows[tensors["rows"], tensors["ring"]] = frames
         self.store.write(tensors["store_rows"], frames, hidden)
         return draws
 
     def _sampling_tensors(
-        self, group: SampleGroup, tensors: dict[str, torch.Tensor]
+        self, tensors: dict[str, torch.Tensor], race: torch.Tensor | None
     ) -> SamplingTensors:
         columns = tensors["temperature"].shape[1]
         return SamplingTensors(
@@ -181,9 +205,53 @@ class ModelRunner:
             ban_eos=tensors["ban_eos"],
             window=self._windows[tensors["rows"]][..., :columns],
             uniform=tensors["uniform"],
-            race=self._race(group),
+            race=race,
             uses_race=tensors["uses_race"],
         )
+
+    def _launch_graph(self, plan: BatchPlan) -> torch.Tensor:
+        """Queue a decode step as one graph: draws [B, C]."""
+        arrays = self._batch.attention_arrays(plan)
+        del arrays["query_start_loc"]  # one position each
+        arrays["frame_source"] = self._batch.embedding_arrays(plan, self.store)["frame_source"]
+        arrays |= self._batch.sampling_arrays(plan.groups[0], self.store)
+        return self._graphs.run(arrays, self._paddings(), len(plan.states))
+
+    def _paddings(self) -> dict[str, Padding]:
+        """Padding rows read and write rows that belong to nobody."""
+        nothing = dict.fromkeys(("positions", "seq_lens", "ring", "last"), Padding())
+        flags = dict.fromkeys(("ban_eos", "uses_race"), Padding())
+        names = ("temperature", "top_p", "top_k", "repetition_penalty", "uniform")
+        store_row = Padding(SCRATCH_ROW)
+        return {
+            **nothing,
+            **flags,
+            **dict.fromkeys(names, Padding(1)),
+            "block_tables": Padding(width=self._batch.max_blocks),
+            "slot_mapping": Padding(-1),
+            "rows": Padding(len(self._windows) - 1),
+            "frame_source": store_row,
+            "store_rows": store_row,
+        }
+
+    def _decode(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What a graph runs: from the newest frames to the next draws [B, C]."""
+        positions = tensors["positions"]
+        starts = torch.arange(len(positions) + 1, dtype=torch.int32, device=positions.device)
+        metadata = AttentionMetadata(
+            query_start_loc=starts,
+            seq_lens=tensors["seq_lens"],
+            block_tables=tensors["block_tables"],
+            slot_mapping=tensors["slot_mapping"],
+            max_query_len=1,
+            max_seq_len=self._model.spec.max_model_len,
+        )
+        embeddings = self._model.embed_frames(self.store.codes[tensors["frame_source"]])
+        residual = self._model.forward(embeddings, positions, metadata, self._attention)
+        return self._draw_rows("frames", residual, tensors, None)
+
+    def _anchors(self) -> tuple[torch.Tensor, ...]:
+        return self._windows, self.store.codes, self.store.hidden
 
     def _race(self, group: SampleGroup) -> torch.Tensor | None:
         """Upstream's noise [S, C, V] of the rows that use it (others: ones), or None."""
