@@ -14,6 +14,7 @@ import torch
 
 PAGE_SIZE = 64  # frames
 _FIRST_PAGES = 32
+SCRATCH_ROW = 0  # belongs to no sequence, nor does its page: padding rows are written there
 
 LongArray = npt.NDArray[np.int64]
 
@@ -31,7 +32,7 @@ class FrameStore:
         rows = _FIRST_PAGES * PAGE_SIZE
         self.codes = torch.zeros(rows, num_codebooks, dtype=torch.int64, device=device)
         self.hidden = torch.zeros(rows, hidden_size, device=device)
-        self._free = list(range(_FIRST_PAGES - 1, -1, -1))
+        self._free = list(range(_FIRST_PAGES - 1, SCRATCH_ROW, -1))
         self._pages: dict[str, list[int]] = {}
 
     @property
@@ -84,7 +85,7 @@ class FrameStore:
             AssertionError: a page leaked or has two owners.
         """
         owned = [page for pages in self._pages.values() for page in pages]
-        assert sorted(owned + self._free) == list(range(len(self.codes) // PAGE_SIZE))
+        assert sorted(owned + self._free) == list(range(1, len(self.codes) // PAGE_SIZE))
 
     def _grow(self) -> None:
         pages = len(self.codes) // PAGE_SIZE

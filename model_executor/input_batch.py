@@ -84,6 +84,18 @@ class BatchPlan:
         """Rows of the sequences, [B]."""
         return np.array([state.row for state in self.states], dtype=np.int64)
 
+    @property
+    def is_decode(self) -> bool:
+        """True when every sequence computes its newest frame and draws the next, plainly."""
+        if len(self.groups) != 1 or self.groups[0].kind != "frames":
+            return False
+        if len(self.groups[0].states) != len(self.states) or (self.counts != 1).any():
+            return False
+        return all(
+            state.race is None and state.frame_index(computed) >= 0
+            for state, computed in zip(self.states, self.computed.tolist(), strict=True)
+        )
+
 
 class InputBatch:
     """Rows of known sequences.
@@ -128,6 +140,11 @@ class InputBatch:
     def num_rows(self) -> int:
         """Rows in the arrays, used or not."""
         return len(self._block_tables)
+
+    @property
+    def max_blocks(self) -> int:
+        """Longest block table."""
+        return self._block_tables.shape[1]
 
     def state(self, seq_id: str) -> SequenceState:
         """What is known of a sequence."""
