@@ -13,6 +13,7 @@ chatbot ch ae1 t b aa0 t
 colonel k er1 n ax0 l
 croissant k r ax0 s aa1 n t
 crypto k r ih1 p t ow0
+ebay iy1 b ey0
 ecommerce iy1 k aa1 m er0 s
 emails iy1 m ey0 l z
 emailed iy1 m ey0 l d

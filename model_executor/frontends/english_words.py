@@ -25,6 +25,7 @@ _VOWEL_LETTERS = frozenset("aeiouy")
 _T_OR_D = frozenset({"t", "d"})
 _VOICELESS = frozenset({"p", "k", "f", "s", "sh", "ch", "th"})
 _MAX_SPELLED = 5
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _CONSONANT_CLUSTER = re.compile(r"[bcdfghjkmnpqrstvwxz]{5}")
 
 
@@ -62,6 +63,8 @@ class Pronouncer:
         if any(char.isdigit() for char in word):
             return self._with_digits(word)
         plain = word.lower().strip("'")
+        if plain not in self._lexicon and _CAMEL.search(word):
+            return tuple(phone for part in _CAMEL.split(word) for phone in self._word(part))
         known = self._known(plain)
         if known is not None and any(map(is_vowel, known)):
             return known
@@ -73,7 +76,8 @@ class Pronouncer:
         """From the lexicon, as it stands or as a known word with a regular ending."""
         if word.removesuffix("'s") in SPELLED:
             return self._spelled(word)
-        return self._listed(word) or self._inflected(word) or self._compound(word)
+        listed = self._listed(word) or self._inflected(word)
+        return listed or self._prefixed(word) or self._compound(word)
 
     def _listed(self, word: Word) -> Phones | None:
         return EXCEPTIONS.get(word) or self._lexicon.get(word)
@@ -87,6 +91,15 @@ class Pronouncer:
                 phones = self._listed(stem)
                 if phones:
                     return phones + endings(phones)
+        return None
+
+    def _prefixed(self, word: Word) -> Phones | None:
+        for prefix, phones in _PREFIXES.items():
+            stem = word.removeprefix(prefix)
+            if stem != word and len(stem) > 3:
+                known = self._listed(stem) or self._inflected(stem)
+                if known:
+                    return phones + known
         return None
 
     def _compound(self, word: Word) -> Phones | None:
@@ -143,6 +156,21 @@ def _past(stem: Phones) -> Phones:
 def _constant(*phones: str) -> Callable[[Phones], Phones]:
     return lambda stem: phones
 
+
+_PREFIXES: dict[str, Phones] = {
+    "un": ("ax0", "n"),
+    "re": ("r", "iy0"),
+    "pre": ("p", "r", "iy0"),
+    "non": ("n", "aa0", "n"),
+    "mis": ("m", "ih0", "s"),
+    "dis": ("d", "ih0", "s"),
+    "sub": ("s", "ah0", "b"),
+    "out": ("aw1", "t"),
+    "anti": ("ae1", "n", "t", "iy0"),
+    "semi": ("s", "eh1", "m", "iy0"),
+    "multi": ("m", "ah1", "l", "t", "iy0"),
+}
+"""Prefixes of known words, with their phones."""
 
 _ENDINGS: tuple[tuple[str, Callable[[Phones], Phones]], ...] = (
     ("s'", possessive_ending),

@@ -54,6 +54,8 @@ def test_lexicon_words(pronouncer: Pronouncer) -> None:
         ("texted", "t eh1 k s t ax0 d"),
         ("emailed", "iy1 m ey0 l d"),
         ("cats'", "k ae1 t s"),
+        ("relogging", "r iy0 l ao1 g ih0 ng"),
+        ("DevOps", "d eh1 v aa1 p s"),
         ("who'll", None),
         ("catdoggy", None),
     ],
