@@ -76,7 +76,6 @@ class ModelRunner:
         return len(self._batch)
 
     @torch.inference_mode()
-    @torch.inference_mode()
     def add_sequence(self, seq_id: str, prompt: Prompt, sampling: ResolvedSampling) -> None:
         """Make a sequence known, with the frames of its prompt."""
         state = self._batch.add(seq_id, prompt, sampling)

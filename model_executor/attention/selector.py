@@ -67,6 +67,21 @@ def _reference(shape: KVCacheShape) -> AttentionBackend:
     )
 
 
+def _cpu_paged(shape: KVCacheShape) -> AttentionBackend:
+    from .cpu_paged import CpuPagedAttention
+
+    if shape.device.type != "cpu" or shape.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError("attention backend cpu_paged runs on the CPU in float32 or bfloat16")
+    return CpuPagedAttention(
+        num_layers=shape.num_layers,
+        num_blocks=shape.num_blocks,
+        block_size=shape.block_size,
+        num_kv_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        dtype=shape.dtype,
+    )
+
+
 def _triton(shape: KVCacheShape) -> AttentionBackend:
     from .triton_paged import TritonAttention
 
@@ -87,11 +102,12 @@ def _xformers(shape: KVCacheShape) -> AttentionBackend:
 
 BACKENDS: Mapping[str, Callable[[KVCacheShape], AttentionBackend]] = {
     "reference": _reference,
+    "cpu_paged": _cpu_paged,
     "triton": _triton,
     "varlen": _varlen,
     "xformers": _xformers,
 }
-_AUTO = {"cpu": "reference", "cuda": "triton"}
+_AUTO = {"cpu": "cpu_paged", "cuda": "triton"}
 
 
 def create_attention(name: str, shape: KVCacheShape) -> AttentionBackend:

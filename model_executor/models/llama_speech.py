@@ -15,8 +15,9 @@ import torch.nn.functional as F
 
 from ..attention.interface import AttentionBackend, AttentionMetadata
 from ..interfaces import SpeechModelSpec
-from ..layers.functional import rms_norm, rotary_table, rotate, silu_and_mul
+from ..layers.functional import rms_norm, rotary_table
 from ..layers.linear import Linear
+from ..layers.ops import layer_ops
 
 
 class TensorSource(Protocol):
@@ -75,6 +76,7 @@ class LlamaSpeech:
     ) -> None:
         self.spec, self.config = spec, config
         self.dtype, self.device = dtype, device
+        self.ops = layer_ops(dtype, device)
         self.layers = [self._load_layer(gpt, index) for index in range(spec.num_layers)]
         self.norm = gpt.get("norm.weight", (spec.hidden_size,)).to(device)
         self.rotary = rotary_table(spec.max_model_len, spec.head_dim, config.rope_theta).to(device)
@@ -139,7 +141,7 @@ class LlamaSpeech:
         """Run the layers over packed positions.
 
         Args:
-            embeddings: [N, hidden] float32.
+            embeddings: [N, hidden] float32; overwritten.
             positions: int64 [N], each position's index in its sequence.
             metadata: where the positions belong.
             attention: holds the KV cache.
@@ -147,30 +149,35 @@ class LlamaSpeech:
         Returns:
             [N, hidden] float32, before the final norm.
         """
-        residual = embeddings
+        residual, eps, ops = embeddings, self.config.rms_norm_eps, self.ops
         cos_sin = self.rotary[positions]
+        update: torch.Tensor | None = None
         for index, layer in enumerate(self.layers):
-            normed = rms_norm(residual, layer.input_norm, self.config.rms_norm_eps)
-            attended = self._attend(index, normed.to(self.dtype), cos_sin, metadata, attention)
-            residual = residual + layer.attention_out(attended).float()
-            normed = rms_norm(residual, layer.post_norm, self.config.rms_norm_eps)
-            inner = silu_and_mul(layer.gate_up(normed.to(self.dtype)))
-            residual = residual + layer.down(inner).float()
-        return residual
+            if update is None:
+                normed = ops.rms_norm(residual, layer.input_norm, eps)
+            else:
+                normed = ops.add_rms_norm(residual, update, layer.input_norm, eps)
+            attended = self._attend(index, layer.qkv(normed), cos_sin, metadata, attention)
+            update = layer.attention_out(attended)
+            normed = ops.add_rms_norm(residual, update, layer.post_norm, eps)
+            update = layer.down(ops.silu_and_mul(layer.gate_up(normed)))
+        return residual if update is None else residual.add_(update)
 
     def _attend(
         self,
         index: int,
-        normed: torch.Tensor,
+        qkv: torch.Tensor,
         cos_sin: torch.Tensor,
         metadata: AttentionMetadata,
         attention: AttentionBackend,
     ) -> torch.Tensor:
-        """Attention of one layer: [N, hidden] to [N, num_heads * head_dim]."""
+        """Attention of one layer: fused projections [N, ...] to [N, num_heads * head_dim]."""
         spec = self.spec
-        heads = self.layers[index].qkv(normed).view(len(normed), -1, spec.head_dim)
-        query, key, value = heads.split([spec.num_heads, spec.num_kv_heads, spec.num_kv_heads], 1)
-        query, key = rotate(query, cos_sin), rotate(key, cos_sin)
+        cached = spec.num_heads + spec.num_kv_heads
+        heads = qkv.view(len(qkv), -1, spec.head_dim)
+        self.ops.rotate(heads, cached, cos_sin)
+        query, key = heads[:, : spec.num_heads], heads[:, spec.num_heads : cached]
+        value = heads[:, cached:]
         return attention.forward(index, query, key, value, metadata).flatten(1)
 
     def final_norm(self, residual: torch.Tensor) -> torch.Tensor:

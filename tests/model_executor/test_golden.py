@@ -74,7 +74,7 @@ def test_input_embeddings(name: str) -> None:
         driver.add(f"{row}", prompt, case.sampling)
 
     def spy(embeddings: torch.Tensor, *rest: Any) -> torch.Tensor:
-        seen.append(embeddings)
+        seen.append(embeddings.clone())
         return forward(embeddings, *rest)
 
     driver.runner._model.forward = spy  # type: ignore[method-assign,assignment]
@@ -86,10 +86,11 @@ def test_input_embeddings(name: str) -> None:
     np.testing.assert_allclose(seen[0].numpy(), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu_paged"])
 @pytest.mark.parametrize("name", CASES)
-def test_all_at_once(name: str) -> None:
+def test_all_at_once(name: str, backend: str) -> None:
     case = Case(name)
-    driver = Driver()
+    driver = Driver(backend=backend)
     run = Recorder(driver, case)
     for row, prompt in enumerate(case.prompts):
         driver.add(f"{row}", prompt, case.sampling)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 
 from stretto.model_executor.attention.interface import AttentionBackend
-from stretto.model_executor.attention.reference import ReferenceAttention
+from stretto.model_executor.attention.selector import KVCacheShape, create_attention
 from stretto.model_executor.frame_store import FrameStore
-from stretto.model_executor.interfaces import Prompt, ResolvedSampling, SpeechModelSpec
+from stretto.model_executor.interfaces import Prompt, ResolvedSampling
 from stretto.model_executor.model_runner import ModelRunner
 from stretto.model_executor.models.checkpoint import load_checkpoint
 from stretto.model_executor.models.llama_speech import LlamaSpeech
@@ -43,17 +43,12 @@ def model(dtype: torch.dtype = torch.float32) -> LlamaSpeech:
     return load_speech_model(load_checkpoint(str(ASSETS / "ckpt")), dtype=dtype, device=CPU)
 
 
-def reference_attention(spec: SpeechModelSpec, num_blocks: int) -> AttentionBackend:
-    """The truth."""
-    return ReferenceAttention(
-        num_layers=spec.num_layers,
-        num_blocks=num_blocks,
-        block_size=BLOCK_SIZE,
-        num_kv_heads=spec.num_kv_heads,
-        head_dim=spec.head_dim,
-        dtype=torch.float32,
-        device=CPU,
+def attention(name: str, num_blocks: int, dtype: torch.dtype = torch.float32) -> AttentionBackend:
+    """A backend for the tiny model."""
+    shape = KVCacheShape.of(
+        model().spec, num_blocks=num_blocks, block_size=BLOCK_SIZE, dtype=dtype, device=CPU
     )
+    return create_attention(name, shape)
 
 
 class ForcedSampler(Sampler):
@@ -142,12 +137,12 @@ class Driver:
         max_num_seqs: int = 64,
         prefix_caching: bool = True,
         dtype: torch.dtype = torch.float32,
-        attention: AttentionBackend | None = None,
+        backend: str = "auto",
     ) -> None:
         speech = model(dtype)
         self.runner = ModelRunner(
             speech,
-            attention or reference_attention(speech.spec, num_blocks),
+            attention(backend, num_blocks, dtype),
             FrameStore(speech.spec.num_codebooks, speech.spec.hidden_size, CPU),
             block_size=BLOCK_SIZE,
         )
