@@ -1,7 +1,8 @@
 """`TimeStretch`: change the tempo of a stream of audio without changing its pitch.
 
-FFmpeg's `atempo` (WSOLA) does the work; it sees the same samples however they are cut into chunks,
-so streamed audio equals whole audio. Changing a model's own speaking rate is not done here.
+FFmpeg's `atempo` (WSOLA) does the work. What it makes depends a little on how its input is cut, so
+it is fed blocks of one size whatever chunks arrive: streamed audio equals whole audio. Changing a
+model's own speaking rate is not done here.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ import numpy as np
 
 from .output import FloatArray
 
-_MIN_STAGE, _MAX_STAGE = (
-    0.5,
-    2.0,
-)  # beyond them atempo refuses, or skips samples instead of blending
+_MIN_STAGE, _MAX_STAGE = 0.5, 2.0  # beyond, atempo refuses or skips samples instead of blending
+_BLOCK = 512  # samples
 
 
 def _stages(speed: float) -> list[float]:
@@ -40,6 +39,7 @@ class TimeStretch:
             raise ValueError(f"speed must be above 0, got {speed!r}")
         self._rate = sample_rate
         self._pts = 0
+        self._pending = np.zeros(0, np.float32)  # less than a block
         self._graph = av.filter.Graph()
         filters = [
             self._graph.add_abuffer(
@@ -53,8 +53,23 @@ class TimeStretch:
 
     def feed(self, audio: FloatArray) -> FloatArray:
         """Take float32 [samples], return what is ready (float32, perhaps empty)."""
-        if not len(audio):
-            return audio
+        pending = np.concatenate([self._pending, audio])
+        num_whole = len(pending) // _BLOCK * _BLOCK
+        self._pending = pending[num_whole:]
+        for start in range(0, num_whole, _BLOCK):
+            self._push(pending[start : start + _BLOCK])
+        return self._pull()
+
+    def finish(self) -> FloatArray:
+        """End the stream and return the rest (float32, perhaps empty)."""
+        if len(self._pending):
+            self._push(self._pending)
+        if not self._pts:
+            return np.zeros(0, np.float32)
+        self._graph.push(None)
+        return self._pull()
+
+    def _push(self, audio: FloatArray) -> None:
         frame = av.AudioFrame.from_ndarray(
             np.ascontiguousarray(audio, np.float32)[None], format="flt", layout="mono"
         )
@@ -62,14 +77,6 @@ class TimeStretch:
         frame.pts = self._pts
         self._pts += len(audio)
         self._graph.push(frame)
-        return self._pull()
-
-    def finish(self) -> FloatArray:
-        """End the stream and return the rest (float32, perhaps empty)."""
-        if not self._pts:
-            return np.zeros(0, np.float32)
-        self._graph.push(None)
-        return self._pull()
 
     def _pull(self) -> FloatArray:
         pieces = []
