@@ -39,8 +39,8 @@ _PAUSE_TAG = re.compile(r"\[(?:uv_break|v_break|lbreak|llbreak|break_[1-7])\]")
 _MIN_GUARD_FRAMES = 40
 _PIECE = re.compile(r"[A-Za-z0-9']+|[,;:.?!]")
 _KNOWN_VOICES = {
-    "slt": ("Ada", "Female, American English: clear and even"),
-    "rms": ("Ben", "Male, American English: deeper and calm"),
+    "slt": ("Female", "American English, clear and even"),
+    "rms": ("Male", "American English, deeper and calm"),
 }
 _NO_OTHER_VOICES = "the default voice model cannot take on other voices; ChatTTS models can"
 
