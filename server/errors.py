@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..engine.errors import (
     EngineDeadError,
@@ -126,6 +127,8 @@ def to_api_error(error: BaseException) -> ApiError:
         return ApiError(status, error.message, param=param, code=error.code)
     if isinstance(error, web.HTTPException):
         return _from_http(error)
+    if isinstance(error, (HttpProcessingError, web.RequestPayloadError)):
+        return ApiError(400, f"the body is malformed: {error}", code="invalid_value")
     return ApiError(500, "internal error; the server's log has the details", code="internal_error")
 
 
