@@ -19,9 +19,10 @@ from time import perf_counter, process_time
 import torch
 from torch import Tensor
 
+from ..engine.request import VocoderInput
 from ..model_executor.models.checkpoint import load_checkpoint
 from ..model_executor.vocoder_runner import VocoderRunner
-from ..model_executor.vocoders.frame_vocoder import InputKind, load_vocoder
+from ..model_executor.vocoders.frame_vocoder import load_vocoder
 from ..scheduler.interfaces import VocoderJob
 
 
@@ -51,7 +52,7 @@ class VocoderTiming:
 def run_vocoder_benchmark(
     runner: VocoderRunner,
     *,
-    kind: InputKind,
+    kind: VocoderInput,
     input_size: int,
     rows: Sequence[int],
     frames: Sequence[int],
@@ -79,7 +80,7 @@ def run_vocoder_benchmark(
     return timings
 
 
-def _random_frames(kind: InputKind, length: int, size: int) -> Tensor:
+def _random_frames(kind: VocoderInput, length: int, size: int) -> Tensor:
     return torch.randn(length, size) if kind == "hidden" else torch.randint(0, 625, (length, size))
 
 
@@ -146,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(args.model)
     dtype = getattr(torch, args.matmul_dtype)
     runner = VocoderRunner(load_vocoder(checkpoint, device=args.device, matmul_dtype=dtype))
-    kind: InputKind = args.input or runner.input_kinds[0]
+    kind: VocoderInput = args.input or runner.input_kinds[0]
     timings = run_vocoder_benchmark(
         runner,
         kind=kind,

@@ -1,22 +1,36 @@
 """Runs vocoder batches: the only place where waveforms leave the device.
 
 Takes the windows that the frame store cut for the jobs of one `VocoderBatch` and gives back one
-array a job. It keeps no state between batches and chooses nothing: windows come from the vocoder
-scheduler.
+array a job. Between the jobs of a sequence it keeps what the vocoder's layers need of the frames
+before (see `vocoders.chain`), so that a chunk does not pay for its context. That is a cache: a job
+whose state is not there is decoded from its window, with the same samples. It chooses nothing:
+windows come from the vocoder scheduler.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine.request import VocoderInput
 from ..scheduler.interfaces import VocoderJob
 from .interfaces import FloatArray, VocoderSpec
-from .vocoders.frame_vocoder import FrameVocoder, InputKind
+from .vocoders.chain import StreamState
+from .vocoders.frame_vocoder import MEL_PER_FRAME, FrameVocoder, Window
 from .vocoders.row_layout import Span
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Resume:
+    """Where a sequence's decoding stands: `state` continues at frame `start`."""
+
+    start: int
+    kind: VocoderInput
+    state: StreamState
 
 
 class VocoderRunner:
@@ -24,16 +38,22 @@ class VocoderRunner:
 
     def __init__(self, vocoder: FrameVocoder) -> None:
         self._vocoder = vocoder
+        self._resumes: dict[str, _Resume] = {}
+        self.spec: VocoderSpec = vocoder.spec
 
     @property
-    def spec(self) -> VocoderSpec:
-        """Declared by the vocoder."""
-        return self._vocoder.spec
-
-    @property
-    def input_kinds(self) -> tuple[InputKind, ...]:
+    def input_kinds(self) -> tuple[VocoderInput, ...]:
         """What it can decode, the default first."""
         return self._vocoder.input_kinds
+
+    @property
+    def num_streams(self) -> int:
+        """Sequences that it keeps a state of."""
+        return len(self._resumes)
+
+    def forget(self, seq_id: str) -> None:
+        """Drop the state of a sequence that will send no more jobs; unknown ids are ignored."""
+        self._resumes.pop(seq_id, None)
 
     @torch.inference_mode()
     def decode(self, windows: Sequence[Tensor], jobs: Sequence[VocoderJob]) -> list[FloatArray]:
@@ -49,31 +69,48 @@ class VocoderRunner:
             job of a sequence.
 
         Raises:
-            ValueError: a job that is not its sequence's last has no look-ahead at all.
+            ValueError: a job that is not its sequence's last has no look-ahead at all, or the
+                vocoder does not take its kind of frames.
         """
         for job in jobs:
             if job.end == job.window_end and not job.is_last:
                 raise ValueError(f"{job} needs at least one frame of look-ahead")
-        results: list[FloatArray | None] = [None] * len(jobs)
+        kinds = [self._kind(window, job) for window, job in zip(windows, jobs, strict=True)]
+        results: dict[int, FloatArray] = {}
         for kind in self.input_kinds:
-            chosen = [i for i, window in enumerate(windows) if _kind(window) == kind]
+            chosen = [index for index, own in enumerate(kinds) if own == kind]
             if chosen:
-                spans = [_span(jobs[i]) for i in chosen]
-                waveforms = self._vocoder.decode([windows[i] for i in chosen], spans, kind)
-                for i, waveform in zip(chosen, _to_host(waveforms), strict=True):
-                    results[i] = waveform
-        missing = [jobs[i].seq_id for i, result in enumerate(results) if result is None]
-        if missing:
-            raise ValueError(f"the vocoder takes {self.input_kinds}, not the frames of {missing}")
-        return [result for result in results if result is not None]
+                batch = [self._window(windows[index], jobs[index], kind) for index in chosen]
+                waveforms, states = self._vocoder.decode(batch, kind)
+                results.update(zip(chosen, _to_host(waveforms), strict=True))
+                for index, state in zip(chosen, states, strict=True):
+                    self._remember(jobs[index], kind, state)
+        return [results[index] for index in range(len(jobs))]
 
+    def _kind(self, window: Tensor, job: VocoderJob) -> VocoderInput:
+        kind: VocoderInput = "hidden" if window.is_floating_point() else "codes"
+        if kind not in self.input_kinds:
+            raise ValueError(f"{job} has {kind}; the vocoder takes {self.input_kinds}")
+        return kind
 
-def _kind(window: Tensor) -> InputKind:
-    return "hidden" if window.is_floating_point() else "codes"
+    def _window(self, frames: Tensor, job: VocoderJob, kind: VocoderInput) -> Window:
+        state = self._state(job, kind)
+        # A single job has nothing to hand on; a first one starts a stream.
+        keep = not job.is_last and (state is not None or job.start == job.window_start == 0)
+        return Window(frames, job.window_start, Span(job.start, job.end), state, keep)
 
+    def _state(self, job: VocoderJob, kind: VocoderInput) -> StreamState | None:
+        resume = self._resumes.get(job.seq_id)
+        if resume is None or resume.start != job.start or resume.kind != kind:
+            return None
+        first_input = resume.state.ends[0]
+        return resume.state if first_input >= MEL_PER_FRAME * job.window_start else None
 
-def _span(job: VocoderJob) -> Span:
-    return Span(job.start - job.window_start, job.end - job.window_start)
+    def _remember(self, job: VocoderJob, kind: VocoderInput, state: StreamState | None) -> None:
+        if state is None:
+            self.forget(job.seq_id)
+        else:
+            self._resumes[job.seq_id] = _Resume(job.end, kind, state)
 
 
 def _to_host(waveforms: Sequence[Tensor]) -> list[FloatArray]:

@@ -11,16 +11,8 @@ from collections.abc import Sequence
 
 from ..models.checkpoint import ConvNeXtLayout
 from ..tensor_file import TensorFile
-from .layers import (
-    Chain,
-    ConvNeXtBlock,
-    DepthwiseConv,
-    FrameConv,
-    Layer,
-    LayerNorm,
-    Linear,
-    Placement,
-)
+from .chain import Chain, Stage, Then
+from .layers import ConvNeXtBlock, DepthwiseConv, FrameConv, LayerNorm, Linear, Placement
 
 
 def right_of(rights: Sequence[int] | None, index: int) -> int | None:
@@ -97,7 +89,8 @@ def load_stack(
         placement,
         right=right_of(layout.conv_in_right, 1),
     )
-    blocks: list[Layer] = [
+    stages: list[Stage] = [first, second]
+    stages += [
         load_block(
             file,
             f"{prefix}.decoder_block.{index}",
@@ -110,7 +103,8 @@ def load_stack(
         for index in range(count_blocks(file, f"{prefix}.decoder_block"))
     ]
     out = file.get(f"{prefix}.conv_out.weight", (None, width, 1))[:, :, 0]
-    return Chain([first, second, *blocks, Linear(out, None, Placement(placement.device))])
+    stages[-1] = Then(stages[-1], Linear(out, None, Placement(placement.device)))
+    return Chain(stages)
 
 
 def load_mel_decoder(

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ..models.checkpoint import Checkpoint, ConvNeXtLayout
 from ..tensor_file import TensorFile
+from .chain import Chain, Row
 from .convnext import load_stack
 from .fsq import FSQEncoder, load_projections
-from .layers import Chain, Placement
+from .layers import Placement
 from .mel import LogMel
-from .row_layout import Context, Span, whole_rows
+from .row_layout import Span
 
 _DOWNSAMPLE_STRIDE = 2
 
@@ -44,10 +45,9 @@ class DVAEEncoder:
     def encode(self, waveform: Tensor) -> Tensor:
         """float32 [samples] at `sample_rate` to int32 [frames, num_codebooks]."""
         features = self._downsampled(self._log_mel(waveform) / self._coef)
-        layout = whole_rows([len(features)], self._stack.gap, features.device)
-        spans = [Span(0, len(features))]
-        out, layout = self._stack(layout.pack([features]), layout, spans, Context())
-        return self._quantiser(layout.unpack(out)[0]).int()
+        whole = Span(0, len(features))
+        out, _ = self._stack([features], [Row(whole, whole)])
+        return self._quantiser(out[0]).int()
 
     def _downsampled(self, mel: Tensor) -> Tensor:
         """[2T, num_mels] to [T, features]."""

@@ -9,25 +9,44 @@ This module does not choose windows: the vocoder scheduler does, from the declar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...engine.errors import CheckpointError
+from ...engine.request import VocoderInput
 from ..interfaces import VocoderSpec
 from ..models.checkpoint import Checkpoint, VocoderConfig
+from .chain import Chain, Row, StreamState
 from .convnext import load_mel_decoder
 from .fsq import FSQDecoder, load_projections
-from .istft import InverseSTFT
-from .layers import Chain, Placement
-from .row_layout import Context, RowLayout, Span, whole_rows
-from .vocos import head_spectrum, load_vocos
-
-InputKind = Literal["hidden", "codes"]
+from .layers import Placement
+from .row_layout import Context, Span
+from .vocos import load_vocos
 
 # Each frame's feature vector holds two mel frames: its first half is the earlier one.
 MEL_PER_FRAME = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Frames of a sequence, of which some are to become samples.
+
+    Attributes:
+        frames: float [T, hidden_size], or integer codes [T, num_codebooks].
+        start: index in the sequence of the first of them.
+        wanted: frames of the sequence whose samples are wanted; the rest is context.
+        state: what decoding the sequence up to `wanted.start` left; None decodes the window by
+            itself.
+        keep_state: see `Row`.
+    """
+
+    frames: Tensor
+    start: int
+    wanted: Span
+    state: StreamState | None = None
+    keep_state: bool = False
 
 
 class FrameVocoder:
@@ -36,33 +55,32 @@ class FrameVocoder:
     Args:
         mel_decoders: features to log-mel, for each input kind; the first is the default.
         fsq: codes to features, when `codes` is among the kinds.
+        vocos: log-mel to samples.
     """
 
     def __init__(
         self,
-        mel_decoders: dict[InputKind, Chain],
+        mel_decoders: dict[VocoderInput, Chain],
         fsq: FSQDecoder | None,
         vocos: Chain,
-        istft: InverseSTFT,
         config: VocoderConfig,
         device: torch.device,
     ) -> None:
         self._mel_decoders = mel_decoders
+        self._decoders = {kind: decoder + vocos for kind, decoder in mel_decoders.items()}
         self._fsq = fsq
-        self._vocos = vocos
-        self._istft = istft
         self._config = config
         self.device = device
 
     @property
-    def input_kinds(self) -> tuple[InputKind, ...]:
+    def input_kinds(self) -> tuple[VocoderInput, ...]:
         """What it can decode, the default first."""
         return tuple(self._mel_decoders)
 
     @property
     def spec(self) -> VocoderSpec:
         """Declared context and rates; the context is enough for every input kind."""
-        contexts = [self._frame_context(kind) for kind in self.input_kinds]
+        contexts = [_frame_context(chain.context) for chain in self._decoders.values()]
         hop_length = self._config.hop_length
         return VocoderSpec(
             input_kind=self.input_kinds[0],
@@ -74,54 +92,61 @@ class FrameVocoder:
             tail_samples=hop_length,
         )
 
-    def _frame_context(self, kind: InputKind) -> Context:
-        """Context in frames: what the first and the last mel frame of a frame reach."""
-        mel = self._mel_decoders[kind].context + self._vocos.context + self._istft.context
-        return Context(-(-mel.left // MEL_PER_FRAME), (mel.right + 1) // MEL_PER_FRAME)
-
-    def mel(self, windows: Sequence[Tensor], kind: InputKind) -> list[Tensor]:
-        """Log-mel [MEL_PER_FRAME * T_i, num_mels] of whole windows. See `decode`."""
-        spans = [Span(0, MEL_PER_FRAME * len(window)) for window in windows]
-        mel, layout = self._decode_mel(windows, kind, spans, Context())
-        return layout.unpack(mel)
+    def mel(self, windows: Sequence[Window], kind: VocoderInput) -> list[Tensor]:
+        """Log-mel [MEL_PER_FRAME * frames, num_mels] of what each window wants."""
+        mel, _ = self._run(self._mel_decoders[kind], windows, kind)
+        return mel
 
     def decode(
-        self, windows: Sequence[Tensor], spans: Sequence[Span], kind: InputKind
-    ) -> list[Tensor]:
-        """Samples of `spans`, each exact for its own window.
-
-        Args:
-            windows: float [T_i, hidden_size], or integer codes [T_i, num_codebooks].
-            spans: frames of each window whose samples are wanted; the rest is context.
+        self, windows: Sequence[Window], kind: VocoderInput
+    ) -> tuple[list[Tensor], list[StreamState | None]]:
+        """Samples of what each window wants, as if it were alone.
 
         Returns:
-            float32 [len(span) * samples_per_frame] each, less `tail_samples` when the span
-            ends where its window does.
+            float32 [len(wanted) * samples_per_frame] each, less `tail_samples` when `wanted`
+            ends where its window does; and the states of those that keep one.
         """
-        wanted = [Span(MEL_PER_FRAME * s.start, MEL_PER_FRAME * s.end) for s in spans]
-        beyond = self._vocos.context + self._istft.context
-        mel, layout = self._decode_mel(windows, kind, wanted, beyond)
-        out, layout = self._vocos(mel, layout, wanted, self._istft.context)
-        return self._istft(head_spectrum(out), layout, wanted)
+        hops, states = self._run(self._decoders[kind], windows, kind)
+        samples = []
+        for window, out in zip(windows, hops, strict=True):
+            # The last hop would need frames beyond the window.
+            ends_window = window.wanted.end == window.start + len(window.frames)
+            samples.append((out[:-1] if ends_window else out).flatten())
+        return samples, states
 
-    def _decode_mel(
-        self, windows: Sequence[Tensor], kind: InputKind, spans: Sequence[Span], beyond: Context
-    ) -> tuple[Tensor, RowLayout]:
-        rows = [self._mel_pairs(window, kind) for window in windows]
-        chain = self._mel_decoders[kind]
-        gap = max(chain.gap, self._vocos.gap, self._istft.gap)
-        layout = whole_rows([len(row) for row in rows], gap, self.device)
-        return chain(layout.pack(rows), layout, spans, beyond)
+    def _run(
+        self, chain: Chain, windows: Sequence[Window], kind: VocoderInput
+    ) -> tuple[list[Tensor], list[StreamState | None]]:
+        features = [self._mel_pairs(window.frames, kind) for window in windows]
+        rows = [
+            Row(
+                _mel_span(Span(window.start, window.start + len(window.frames))),
+                _mel_span(window.wanted),
+                window.state,
+                window.keep_state,
+            )
+            for window in windows
+        ]
+        return chain(features, rows)
 
-    def _mel_pairs(self, window: Tensor, kind: InputKind) -> Tensor:
-        """A window to features [MEL_PER_FRAME * T, width / MEL_PER_FRAME]."""
-        window = window.to(self.device)
+    def _mel_pairs(self, frames: Tensor, kind: VocoderInput) -> Tensor:
+        """Frames to features [MEL_PER_FRAME * T, width / MEL_PER_FRAME]."""
+        frames = frames.to(self.device)
         if kind == "codes":
             assert self._fsq is not None, "a codes decoder comes with its quantiser"
-            features = self._fsq(window.long())
+            features = self._fsq(frames.long())
         else:
-            features = window.float()
+            features = frames.float()
         return features.reshape(MEL_PER_FRAME * len(features), -1)
+
+
+def _mel_span(frames: Span) -> Span:
+    return Span(MEL_PER_FRAME * frames.start, MEL_PER_FRAME * frames.end)
+
+
+def _frame_context(mel: Context) -> Context:
+    """Context in frames: what a frame's first mel frame reaches back, and its last ahead."""
+    return Context(-(-mel.left // MEL_PER_FRAME), (mel.right + 1) // MEL_PER_FRAME)
 
 
 def load_vocoder(
@@ -141,7 +166,7 @@ def load_vocoder(
         CheckpointError: neither file is there, or a tensor is missing or misshapen.
     """
     placement, config = Placement(torch.device(device), matmul_dtype), checkpoint.vocoder
-    decoders: dict[InputKind, Chain] = {}
+    decoders: dict[VocoderInput, Chain] = {}
     fsq = None
     if checkpoint.has("Decoder.safetensors"):
         with checkpoint.tensors("Decoder.safetensors", dtype=torch.float32) as file:
@@ -154,7 +179,5 @@ def load_vocoder(
     if not decoders:
         raise CheckpointError(f"{checkpoint.asset} has neither Decoder nor DVAE.safetensors")
     with checkpoint.tensors("Vocos.safetensors", dtype=torch.float32) as file:
-        vocos = load_vocos(file, config.vocos, config.num_mels, config.n_fft, placement)
-        window = file.get("head.istft.window", (config.n_fft,))
-    istft = InverseSTFT(window, config.hop_length, placement.device)
-    return FrameVocoder(decoders, fsq, vocos, istft, config, placement.device)
+        vocos = load_vocos(file, config, placement)
+    return FrameVocoder(decoders, fsq, vocos, config, placement.device)

@@ -1,20 +1,33 @@
 """Inverse STFT of all rows of a pack at once: exact overlap-add per row.
 
-Equals `torch.istft(center=True)` of every row alone, without padding rows to one length.
+Equals `torch.istft(center=True)` of every row alone, without padding rows to one length. As a
+stage it maps a frame's spectrum to the `hop_length` samples that start at the frame's centre.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from .row_layout import Context, RowLayout, Span
+from .row_layout import Context, RowLayout
+
+MAX_MAGNITUDE = 100.0
+
+
+def head_spectrum(out: Tensor) -> Tensor:
+    """Vocos' head output [frames, n_fft + 2] to a spectrum, complex64 [frames, n_fft // 2 + 1].
+
+    The first half is the logarithm of the magnitude, the second the phase in radians.
+    """
+    log_magnitude, phase = out.chunk(2, dim=-1)
+    magnitude = log_magnitude.exp().clamp_(max=MAX_MAGNITUDE)
+    return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
 
 
 class InverseSTFT:
-    """Spectra to waveforms.
+    """Windowed frames to samples.
+
+    The inputs are frames as `synthesize` makes them: [frames, n_fft], already windowed.
 
     Args:
         window: [n_fft].
@@ -22,54 +35,43 @@ class InverseSTFT:
     """
 
     def __init__(self, window: Tensor, hop_length: int, device: torch.device) -> None:
-        self.hop_length = hop_length
+        self._hop_length = hop_length
         self._window = window.float().to(device)
+        self._power = self._window.square()
         self._hops = len(window) // hop_length
 
     @property
     def context(self) -> Context:
-        """Frames whose windows reach into the `hop_length` samples that start at a frame's centre.
+        """Frames whose windows reach into a frame's samples.
 
         The window of the frame `n_fft / 2` behind ends just before them.
         """
         half = self._hops // 2
         return Context(half - 1, half)
 
-    @property
-    def gap(self) -> int:
-        """Positions between rows that keep their windows apart."""
-        return self._hops - 1
+    def synthesize(self, spectrum: Tensor) -> Tensor:
+        """complex64 [frames, n_fft // 2 + 1] to windowed frames, float32 [frames, n_fft]."""
+        frames: Tensor = torch.fft.irfft(spectrum, n=len(self._window))
+        return frames.mul_(self._window)
 
-    def __call__(self, spectrum: Tensor, layout: RowLayout, spans: Sequence[Span]) -> list[Tensor]:
-        """Samples of each row's span.
+    def look(self, pack: Tensor, layout: RowLayout) -> Tensor:
+        """[num_positions, n_fft] to samples, [num_positions, hop_length].
 
-        Args:
-            spectrum: complex64 [num_positions, n_fft // 2 + 1].
-            spans: frames of each window whose samples are wanted. A span that ends at its
-                window's last frame gives `hop_length` samples less: they would need more frames.
-
-        Returns:
-            float32 [len(span) * hop_length] each (less by one hop at the window's end).
+        The last `n_fft / (2 * hop_length)` frames of a row see too few frames for all of theirs.
         """
-        frames = torch.fft.irfft(spectrum, n=len(self._window)).mul_(self._window)
-        layout.clear_gaps(frames)
-        inside = layout.clear_gaps(frames.new_ones(len(frames), 1))
-        signal = self._overlap_add(frames)
-        envelope = self._overlap_add(inside * self._window.square())
-        half = self._hops // 2
-        samples = []
-        for offset, row, span in zip(layout.offsets, layout.rows, spans, strict=True):
-            first = offset + span.start - row.start + half
-            length = min(span.end, row.end - 1) - span.start
-            hops = slice(first, first + length)
-            samples.append((signal[hops] / envelope[hops]).flatten())
-        return samples
+        signal = self._overlap_add(pack)
+        envelope = self._overlap_add(layout.is_frame(pack) * self._power)
+        return signal / envelope
+
+    def apply(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Nothing is left to be done."""
+        return seen
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
-        """[num_positions, n_fft] to hops [num_positions + n_fft / hop - 1, hop_length]."""
-        count = len(frames)
-        pieces = frames.view(count, self._hops, self.hop_length)
-        out = frames.new_zeros(count + self._hops - 1, self.hop_length)
+        """[num_positions, n_fft] to the hop that starts at each centre, [num_positions, hop]."""
+        count, half = len(frames), self._hops // 2
+        pieces = frames.view(count, self._hops, self._hop_length)
+        out = frames.new_zeros(count + self._hops - 1, self._hop_length)
         for hop in range(self._hops):
             out[hop : hop + count].add_(pieces[:, hop])
-        return out
+        return out[half : half + count]

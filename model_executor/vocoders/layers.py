@@ -1,40 +1,27 @@
-"""The layers of both vocoder halves, each exact for every row of a pack.
+"""The layers of both vocoder halves.
 
-A layer maps a pack [num_positions, channels] to another and declares the context it needs; a
-`Chain` runs layers in order and drops, on the way, the frames that no later layer can see.
-Time-wise layers zero the gaps first (see `row_layout`). Weights are prepared for one device at
-construction: on CPU, matrix products run on oneDNN's packed weights, whose result for a row does
-not depend on how many rows there are.
+Layers over channels map [rows, in] to [rows, out]. Layers over time are stages of a chain (see
+`chain`): `look` gathers what each frame of a pack sees, `apply` computes frames from it. Weights
+are prepared for one device at construction: on CPU, matrix products run on oneDNN's packed
+weights, whose result for a row does not depend on how many rows there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .row_layout import Context, RowLayout, Span
+from .row_layout import Context, RowLayout
 
 Activation = Literal["none", "gelu"]
 
 # oneDNN chooses the packed layout for about so many rows; the result is the same for any number.
 _PACKED_FOR_ROWS = 256
 _LAYER_NORM_EPS = 1e-6
-
-
-class Layer(Protocol):
-    """One step of a `Chain`."""
-
-    @property
-    def context(self) -> Context:
-        """Frames before and after each frame that the output depends on."""
-
-    def __call__(self, x: Tensor, layout: RowLayout) -> Tensor:
-        """[num_positions, in] to [num_positions, out]; may overwrite `x`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +40,6 @@ class Linear:
         bias: [out], or None.
         chained: leave the output in the product's type, for a following `Linear`.
     """
-
-    context = Context()
 
     def __init__(
         self,
@@ -76,18 +61,23 @@ class Linear:
             if self._packed
             else weight
         )
+        self._out_features = len(weight)
 
-    def __call__(self, x: Tensor, layout: RowLayout | None = None) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """[rows, in] to [rows, out]."""
-        out = self._product(x.to(self._dtype))
+        # A lone row would run another kernel, which sums in another order.
+        rows = x.expand(2, -1) if len(x) == 1 else x
+        out = self._product(rows.to(self._dtype).contiguous())[: len(x)]
         return out if self._chained else out.float()
 
     def _product(self, x: Tensor) -> Tensor:
-        if self._packed:
+        if self._packed and len(x):
             packed: Tensor = torch.ops.mkldnn._linear_pointwise(
                 x, self._weight, self._bias, self._activation, [], "none"
             )
             return packed
+        if not len(x):
+            return x.new_empty(0, self._out_features)
         out = F.linear(x, self._weight, self._bias)
         return F.gelu(out) if self._activation == "gelu" else out
 
@@ -95,13 +85,11 @@ class Linear:
 class LayerNorm:
     """Normalisation over channels."""
 
-    context = Context()
-
     def __init__(self, weight: Tensor, bias: Tensor, placement: Placement) -> None:
         self._weight = weight.to(placement.device)
         self._bias = bias.to(placement.device)
 
-    def __call__(self, x: Tensor, layout: RowLayout | None = None) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """[rows, channels] to the same."""
         return F.layer_norm(x, self._weight.shape, self._weight, self._bias, _LAYER_NORM_EPS)
 
@@ -137,12 +125,16 @@ class FrameConv:
         exact = Placement(placement.device)
         self._linear = Linear(flat, bias, exact, activation=activation)
 
-    def __call__(self, x: Tensor, layout: RowLayout) -> Tensor:
-        """[num_positions, in] to [num_positions, out]."""
-        length, channels = x.shape
-        padded = F.pad(layout.clear_gaps(x), (0, 0, self.context.left, self.context.right))
-        frames = padded.as_strided((length, self._kernel_size * channels), (channels, 1))
-        return self._linear(frames.contiguous())
+    def look(self, pack: Tensor, layout: RowLayout) -> Tensor:
+        """[num_positions, in] to each frame's neighbourhood, a view [num_positions, kernel, in]."""
+        length, channels = pack.shape
+        padded = F.pad(pack, (0, 0, self.context.left, self.context.right))
+        shape = (length, self._kernel_size, channels)
+        return padded.as_strided(shape, (channels, channels, 1))
+
+    def apply(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Neighbourhoods [rows, kernel, in] to [rows, out]."""
+        return self._linear(seen.flatten(1))
 
 
 class DepthwiseConv:
@@ -169,10 +161,10 @@ class DepthwiseConv:
         self._bias = bias.to(placement.device)
         self._dilation = dilation
 
-    def __call__(self, x: Tensor, layout: RowLayout) -> Tensor:
+    def __call__(self, pack: Tensor) -> Tensor:
         """[num_positions, channels] to the same."""
-        length, channels = x.shape
-        image = layout.clear_gaps(x).view(1, 1, length, channels).permute(0, 3, 1, 2)
+        length, channels = pack.shape
+        image = pack.view(1, 1, length, channels).permute(0, 3, 1, 2)
         padding = max(self.context.left, self.context.right)
         out = F.conv2d(
             image,
@@ -213,53 +205,10 @@ class ConvNeXtBlock:
         self._expand = Linear(*expand, placement, activation="gelu", chained=True)
         self._project = Linear(scale[:, None] * project[0], scale * project[1], placement)
 
-    def __call__(self, x: Tensor, layout: RowLayout) -> Tensor:
-        """[num_positions, channels] to the same."""
-        out = self._norm(self._depthwise(x, layout))
-        return x.add_(self._project(self._expand(out)))
+    def look(self, pack: Tensor, layout: RowLayout) -> Tensor:
+        """[num_positions, channels] to what the depthwise convolution makes of it."""
+        return self._depthwise(pack)
 
-
-class Chain:
-    """Layers in order, and what they need of the neighbouring frames together."""
-
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self.layers = tuple(layers)
-
-    def __add__(self, other: Chain) -> Chain:
-        return Chain((*self.layers, *other.layers))
-
-    @property
-    def context(self) -> Context:
-        """Sum of the layers' contexts."""
-        return sum((layer.context for layer in self.layers), Context())
-
-    @property
-    def gap(self) -> int:
-        """The widest padding of any layer."""
-        return max(max(layer.context.left, layer.context.right) for layer in self.layers)
-
-    def __call__(
-        self, x: Tensor, layout: RowLayout, spans: Sequence[Span], beyond: Context
-    ) -> tuple[Tensor, RowLayout]:
-        """Run all layers.
-
-        Args:
-            x: [num_positions, in], overwritten.
-            spans: frames of each window that are wanted in the end.
-            beyond: context that what follows this chain needs around them.
-
-        Returns:
-            A pack whose rows hold at least `spans` and `beyond`, where the windows have them,
-            exact there; and its layout.
-        """
-        needed = self.context + beyond
-        for layer in self.layers:
-            x, layout = layout.narrow(x, [_widened(span, needed) for span in spans])
-            x = layer(x, layout)
-            used = layer.context
-            needed = Context(needed.left - used.left, needed.right - used.right)
-        return x, layout
-
-
-def _widened(span: Span, context: Context) -> Span:
-    return Span(span.start - context.left, span.end + context.right)
+    def apply(self, x: Tensor, seen: Tensor) -> Tensor:
+        """[rows, channels] and what was seen there, to [rows, channels]; overwrites `x`."""
+        return x.add_(self._project(self._expand(self._norm(seen))))

@@ -1,11 +1,9 @@
 """Rows of different lengths in one tensor, so that one launch computes all of them exactly.
 
 Rows are laid end to end along time with a gap between them (and at both ends) at least as wide as
-any convolution's padding. A convolution over the pack, whose gaps were zeroed just before, gives
-every row what it would get alone with zero padding. Nothing is masked or padded to the longest row.
-
-A row need not start at its window's first frame: what later layers cannot see is dropped on the
-way (`narrow`). This module computes nothing but indices.
+any convolution's padding. A convolution over the pack, whose gaps are zero, gives every row what it
+would get alone with zero padding. Nothing is masked or padded to the longest row. This module
+computes nothing but positions.
 """
 
 from __future__ import annotations
@@ -17,9 +15,6 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
-
-# A repack copies every frame; it must save more than that copy costs.
-_MIN_SAVING = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Span:
-    """Frames [start, end) of a window."""
+    """Frames [start, end) of a sequence."""
 
     start: int
     end: int
@@ -49,14 +44,12 @@ class RowLayout:
     """Where each row lies in a pack [num_positions, channels].
 
     Attributes:
-        rows: the frames of its window that each row holds.
+        rows: the frames of its sequence that each row holds.
         gap: positions between rows, before the first and after the last.
-        device: where the index tensors live.
     """
 
     rows: tuple[Span, ...]
     gap: int
-    device: torch.device
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
@@ -64,53 +57,29 @@ class RowLayout:
         steps = accumulate((len(row) + self.gap for row in self.rows), initial=self.gap)
         return tuple(steps)[:-1]
 
-    @property
-    def num_positions(self) -> int:
-        """Length of the pack, gaps included."""
-        return sum(len(row) + self.gap for row in self.rows) + self.gap
-
-    @cached_property
-    def gap_index(self) -> Tensor:
-        """int64 [num_gap_positions]: positions that belong to no row."""
-        starts = [
-            0,
-            *(offset + len(row) for offset, row in zip(self.offsets, self.rows, strict=True)),
-        ]
-        gaps = [torch.arange(start, start + self.gap) for start in starts]
-        return torch.cat(gaps).to(self.device)
-
-    def clear_gaps(self, x: Tensor) -> Tensor:
-        """Zero the gaps of `x` [num_positions, channels] in place."""
-        return x.index_fill_(0, self.gap_index, 0.0)
-
-    def pack(self, rows: Sequence[Tensor]) -> Tensor:
-        """Rows [len_i, channels] to a pack [num_positions, channels]."""
-        gap = rows[0].new_zeros(self.gap, rows[0].shape[1])
+    def pack(self, rows: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Rows, each in pieces [frames, channels], to a pack [num_positions, channels]."""
+        gap = rows[0][0].new_zeros(self.gap, rows[0][0].shape[1])
         parts = [gap]
-        for row in rows:
-            parts += [row, gap]
+        for pieces in rows:
+            parts += [*pieces, gap]
         return torch.cat(parts)
 
-    def unpack(self, x: Tensor) -> list[Tensor]:
-        """A pack to its rows [len_i, channels], as views."""
-        return [x.narrow(0, at, len(row)) for at, row in zip(self.offsets, self.rows, strict=True)]
-
-    def narrow(self, x: Tensor, spans: Sequence[Span]) -> tuple[Tensor, RowLayout]:
-        """Drop the frames outside `spans`, where that saves enough to be worth the copy."""
-        rows = tuple(
-            Span(max(row.start, span.start), min(row.end, span.end))
-            for row, span in zip(self.rows, spans, strict=True)
+    def select(self, x: Tensor, spans: Sequence[Span]) -> Tensor:
+        """Frames `spans` of the rows of a pack, end to end without gaps."""
+        return torch.cat(
+            [
+                x.narrow(0, offset + span.start - row.start, len(span))
+                for offset, row, span in zip(self.offsets, self.rows, spans, strict=True)
+            ]
         )
-        narrowed = RowLayout(rows, self.gap, self.device)
-        if narrowed.num_positions > (1 - _MIN_SAVING) * self.num_positions:
-            return x, self
-        kept = [
-            x.narrow(0, at + new.start - old.start, len(new))
-            for at, old, new in zip(self.offsets, self.rows, rows, strict=True)
-        ]
-        return narrowed.pack(kept), narrowed
+
+    def is_frame(self, x: Tensor) -> Tensor:
+        """1 for positions of rows and 0 for gaps, in the type of `x`, [num_positions, 1]."""
+        ones = [[x.new_ones(len(row), 1)] for row in self.rows]
+        return self.pack(ones)
 
 
-def whole_rows(lengths: Sequence[int], gap: int, device: torch.device) -> RowLayout:
-    """The layout of windows of `lengths` frames, nothing dropped."""
-    return RowLayout(tuple(Span(0, length) for length in lengths), gap, device)
+def split_rows(x: Tensor, spans: Sequence[Span]) -> tuple[Tensor, ...]:
+    """Views of the rows of `x`, which holds `spans` end to end."""
+    return torch.split(x, [len(span) for span in spans])

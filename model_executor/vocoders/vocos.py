@@ -1,31 +1,26 @@
-"""Vocos: log-mel frames to a complex spectrum, frame by frame.
+"""Vocos: log-mel frames to samples.
 
 Siuzdak 2023, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders". The
-tensors are named as in `asset/Vocos.safetensors`; sizes are read from their shapes. The inverse
-STFT that follows is in `istft`.
+tensors are named as in `asset/Vocos.safetensors`; sizes are read from their shapes.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from ..models.checkpoint import VocosLayout
+from ..models.checkpoint import VocoderConfig
 from ..tensor_file import TensorFile
+from .chain import Chain, Stage, Then
 from .convnext import count_blocks, load_block, load_norm, right_of
-from .layers import Chain, FrameConv, Layer, Linear, Placement
+from .istft import InverseSTFT, head_spectrum
+from .layers import FrameConv, Linear, Placement
 
-MAX_MAGNITUDE = 100.0
 
-
-def load_vocos(
-    file: TensorFile, layout: VocosLayout, num_mels: int, n_fft: int, placement: Placement
-) -> Chain:
-    """The chain from log-mel [frames, num_mels] to the head's output [frames, n_fft + 2].
+def load_vocos(file: TensorFile, config: VocoderConfig, placement: Placement) -> Chain:
+    """The chain from log-mel [frames, num_mels] to samples [frames, hop_length].
 
     Raises:
         CheckpointError: a tensor is missing or has another shape.
     """
+    layout, num_mels, n_fft = config.vocos, config.num_mels, config.n_fft
     width = file.shape("backbone.embed.weight")[0]
     embed = FrameConv(
         file.get("backbone.embed.weight", (width, num_mels, 7)),
@@ -33,7 +28,8 @@ def load_vocos(
         placement,
         right=layout.embed_right,
     )
-    blocks = [
+    stages: list[Stage] = [Then(embed, load_norm(file, "backbone.norm", width, placement))]
+    stages += [
         load_block(
             file,
             f"backbone.convnext.{index}",
@@ -50,15 +46,8 @@ def load_vocos(
         file.get("head.out.bias", (n_fft + 2,)),
         Placement(placement.device),
     )
-    layers: list[Layer] = [embed, load_norm(file, "backbone.norm", width, placement), *blocks]
-    return Chain([*layers, load_norm(file, "backbone.final_layer_norm", width, placement), head])
-
-
-def head_spectrum(out: Tensor) -> Tensor:
-    """The head's output [frames, n_fft + 2] to a spectrum, complex64 [frames, n_fft // 2 + 1].
-
-    The first half is the logarithm of the magnitude, the second the phase in radians.
-    """
-    log_magnitude, phase = out.chunk(2, dim=-1)
-    magnitude = log_magnitude.exp().clamp_(max=MAX_MAGNITUDE)
-    return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+    window = file.get("head.istft.window", (n_fft,))
+    istft = InverseSTFT(window, config.hop_length, placement.device)
+    final_norm = load_norm(file, "backbone.final_layer_norm", width, placement)
+    stages[-1] = Then(stages[-1], final_norm, head, head_spectrum, istft.synthesize)
+    return Chain([*stages, istft])

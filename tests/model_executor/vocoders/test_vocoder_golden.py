@@ -7,14 +7,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from stretto.engine.request import VocoderInput
 from stretto.model_executor.models.checkpoint import load_checkpoint
 from stretto.model_executor.vocoder_runner import VocoderRunner
 from stretto.model_executor.vocoders.dvae_encoder import load_dvae_encoder
-from stretto.model_executor.vocoders.frame_vocoder import FrameVocoder, InputKind, load_vocoder
+from stretto.model_executor.vocoders.frame_vocoder import FrameVocoder, Window, load_vocoder
+from stretto.model_executor.vocoders.row_layout import Span
 from tests.model_executor.vocoders.vocoder_support import TINY, decode_whole, whole_job
 
 Golden = dict[str, NDArray[np.float32]]
-CASES: list[tuple[InputKind, str, str]] = [
+CASES: list[tuple[VocoderInput, str, str]] = [
     ("hidden", "dec.hidden", "dec"),
     ("codes", "dvae.codes", "dvae"),
 ]
@@ -33,9 +35,10 @@ def vocoder() -> FrameVocoder:
 
 @pytest.mark.parametrize(("kind", "inputs", "outputs"), CASES)
 def test_mel(
-    golden: Golden, vocoder: FrameVocoder, kind: InputKind, inputs: str, outputs: str
+    golden: Golden, vocoder: FrameVocoder, kind: VocoderInput, inputs: str, outputs: str
 ) -> None:
-    windows = list(torch.from_numpy(golden[inputs]))
+    rows = torch.from_numpy(golden[inputs])
+    windows = [Window(row, 0, Span(0, len(row))) for row in rows]
     with torch.inference_mode():
         mel = torch.stack(vocoder.mel(windows, kind)).transpose(1, 2)
     np.testing.assert_allclose(mel.numpy(), golden[f"{outputs}.mel"], atol=1e-5, rtol=0)
@@ -43,7 +46,7 @@ def test_mel(
 
 @pytest.mark.parametrize(("kind", "inputs", "outputs"), CASES)
 def test_waveform_alone_and_batched(
-    golden: Golden, vocoder: FrameVocoder, kind: InputKind, inputs: str, outputs: str
+    golden: Golden, vocoder: FrameVocoder, kind: VocoderInput, inputs: str, outputs: str
 ) -> None:
     runner = VocoderRunner(vocoder)
     windows = list(torch.from_numpy(golden[inputs]))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stretto.model_executor.vocoder_runner import VocoderRunner
-from stretto.model_executor.vocoders.frame_vocoder import FrameVocoder
+from stretto.model_executor.vocoders.frame_vocoder import FrameVocoder, Window
 from stretto.model_executor.vocoders.row_layout import Span
 from stretto.scheduler.interfaces import VocoderJob
 from tests.model_executor.vocoders.vocoder_support import (
@@ -50,7 +50,7 @@ def test_declared_context_is_exactly_the_receptive_field(vocoder: FrameVocoder, 
         frames = random_hidden(LENGTH)
         frames[middle + side * distance] = torch.nan
         with torch.inference_mode():
-            samples = vocoder.decode([frames], [Span(0, LENGTH)], "hidden")[0]
+            (samples,), _ = vocoder.decode([Window(frames, 0, Span(0, LENGTH))], "hidden")
         return bool(samples[middle * 512 : (middle + 1) * 512].isnan().any())
 
     assert is_reached(reach)
