@@ -18,6 +18,7 @@ COMMANDS = {
     "offline": "bulk seconds of audio per second, against the batch size",
     "step": "time of a speech-model step, by phase, sequences and context",
     "vocoder": "seconds of audio per second of the vocoder, by rows and frames",
+    "attention": "the attention backends side by side",
     "scheduler": "microseconds that a scheduling decision costs per sequence",
     "simulate": "the whole engine on a simulated clock: policies, replicas, rates",
     "agreement": "compare a simulation with a run of the real engine",

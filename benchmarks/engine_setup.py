@@ -7,6 +7,7 @@ ChatTTS layout, made once in the temporary folder: speed does not depend on what
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -64,3 +65,13 @@ def describe_engine(config: EngineConfig) -> dict[str, Any]:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
+
+
+def main() -> None:
+    """Write random weights: `python -m stretto.benchmarks.engine_setup random`."""
+    for name in sys.argv[1:]:
+        print(resolve_model(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -84,3 +84,15 @@ def test_agreement_compares_the_same_work(model: str, tmp_path: Path) -> None:
 def test_the_scheduler_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("scheduler", "--sizes", "4") == 0
     assert "total us/seq" in capsys.readouterr().out
+
+
+def test_attention_backends_stand_side_by_side(tmp_path: Path) -> None:
+    out = tmp_path / "attention.json"
+    argv = ["--sizes", "2", "--contexts", "32", "--prefill", "0", "--repeats", "1"]
+    argv += ["--backends", "reference,xformers", "--device", "cpu", "--output", str(out)]
+    assert bench("attention", *argv) == 0
+    (row,) = rows_of(out)
+    reference, xformers = row["cells"]
+    assert reference["us"] > 0
+    assert xformers["us"] is None
+    assert xformers["reason"]
