@@ -145,7 +145,7 @@ def format_table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     """Microseconds per layer, one line a shape; reasons below."""
     head = "".join(f"{name:>12}" for name in (*names, "floor"))
     lines = [f"{'microseconds per layer':<30}{head}"]
-    reasons = {}
+    reasons: dict[str, str] = {}
     for row in rows:
         cells = {cell["backend"]: cell for cell in row["cells"]}
         shown = ["-" if cells[n]["us"] is None else f"{cells[n]['us']:.1f}" for n in names]

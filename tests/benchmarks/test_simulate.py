@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ HAND = Platform(
 SETTINGS = EngineConfig(first_chunk_frames=4, max_chunk_frames=48, chunk_growth=2.0)
 
 
-def config(platform: Platform = HAND, **changes: object) -> SimConfig:
+def config(platform: Platform = HAND, **changes: Any) -> SimConfig:
     base = SimConfig(platform=platform, num_requests=1, engine=SETTINGS)
     return replace(base, **changes)
 
