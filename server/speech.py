@@ -58,9 +58,8 @@ async def _stream(
             async for piece in pieces:
                 await _write(request, response, services, piece)
             await response.write_eof()
-        except ConnectionError:
+        except ConnectionError:  # nobody is left to answer, so there is nothing more to raise
             services.metrics.aborted.labels("client_disconnect").inc()
-            raise
         except asyncio.CancelledError:
             services.metrics.aborted.labels("client_disconnect").inc()
             raise
