@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from stretto.engine.errors import RequestError
 from stretto.engine.offline import SpeechEngine
 from stretto.engine.output import SpeechResult
 from stretto.engine.request import SpeechRequest
+from stretto.engine.step_loop import Sink
 from tests.fake_executor import FakeExecutor, build_fake_core
 
 
@@ -151,13 +151,33 @@ def entries_of_whole_lines(out: Path) -> list[ManifestEntry]:
     return [msgspec.json.decode(line, type=ManifestEntry) for line in lines]
 
 
-def test_the_batch_is_kept_full(engine: SpeechEngine, tmp_path: Path) -> None:
+class _HeldEngine(SpeechEngine):
+    """Lets requests end only when it holds as many as it was promised."""
+
+    def __init__(self, num_jobs: int) -> None:
+        super().__init__(build=build_fake_core, max_num_seqs=4)
+        self.num_to_come = num_jobs
+        self.held: list[tuple[SpeechRequest, Sink]] = []
+        self.levels: list[int] = []
+
+    def submit(self, request: SpeechRequest, sink: Sink, *, request_id: str | None = None) -> str:
+        self.num_to_come -= 1
+        self.held.append((request, sink))
+        self.levels.append(len(self.held))
+        while self.held and (len(self.held) == 8 or not self.num_to_come):
+            super().submit(*self.held.pop(0))
+        return ""
+
+
+def test_the_batch_is_kept_full(tmp_path: Path) -> None:
+    """Twice as many requests as fit a batch are in flight as long as there are so many."""
     source = tmp_path / "texts.txt"
-    source.write_text("\n".join(f"text @{60 + number % 7}" for number in range(40)))
-    generate(engine, source, tmp_path)
-    assert isinstance(engine._core.executor, FakeExecutor)
-    sizes = engine._core.executor.batch_sizes
-    assert sum(sizes) / len(sizes) > 3
+    source.write_text("\n".join(f"text @{number % 7}" for number in range(40)))
+    with _HeldEngine(40) as engine:
+        summary = generate(engine, source, tmp_path / "out")
+    assert summary.num_done == 40
+    assert max(engine.levels) == 8
+    assert engine.levels[7:] == [8] * 33
 
 
 @pytest.mark.parametrize(
@@ -178,11 +198,9 @@ def test_a_wrong_file_is_refused(
         read_jobs(tmp_path / name, make_request)
 
 
-def test_namespaces_are_not_needed_for_jobs(tmp_path: Path) -> None:
-    """Jobs take their defaults from a function, not from the command line's own type."""
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     source = tmp_path / "texts.txt"
     source.write_text("\ufefffirst")
-    jobs = read_jobs(source, make_request)
-    assert jobs[0].request is not None
-    assert jobs[0].request.text == "first"
-    assert not isinstance(jobs[0].request, argparse.Namespace)
+    request = read_jobs(source, make_request)[0].request
+    assert request is not None
+    assert request.text == "first"
