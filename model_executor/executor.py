@@ -14,6 +14,7 @@ import torch
 from ..engine.interface import ModelInfo
 from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBatch
 from .attention.selector import KVCacheShape, create_attention
+from .cuda_graphs import decode_buckets
 from .frame_store import FrameStore
 from .interfaces import (
     FloatArray,
@@ -52,6 +53,7 @@ class ExecutorConfig:
     kv_cache_memory: str = "auto"
     block_size: int = 16
     attention_backend: str = "auto"
+    enforce_eager: bool = False
     num_threads: int = 0
 
 
@@ -169,12 +171,16 @@ class LocalExecutor:
             dtype=dtype,
             device=device,
         )
+        attention = create_attention(config.attention_backend, shape)
+        capture = device.type == "cuda" and not config.enforce_eager
+        capture = capture and getattr(attention, "takes_padding", False)
         width = spec.hidden_size if "hidden" in self._vocoder.input_kinds else 0
         return ModelRunner(
             model,
-            create_attention(config.attention_backend, shape),
+            attention,
             FrameStore(spec.num_codebooks, width, device),
             block_size=config.block_size,
+            graph_buckets=decode_buckets(config.max_num_seqs) if capture else (),
         )
 
     def _create_frontend(self, checkpoint: Checkpoint) -> Frontend:

@@ -35,7 +35,11 @@ class AttentionMetadata:
 
 
 class AttentionBackend(Protocol):
-    """Paged attention of one model. Holds the KV cache of all layers."""
+    """Paged attention of one model. Holds the KV cache of all layers.
+
+    A backend may say `takes_padding = True`: it never waits for the device, and rows with slots
+    below 0 and sequences of length 0 do no harm, so that its steps can be captured in a graph.
+    """
 
     def forward(
         self,

@@ -54,6 +54,8 @@ class TritonAttention:
         ImportError: Triton is not installed.
     """
 
+    takes_padding = True
+
     def __init__(self, shape: KVCacheShape) -> None:
         if shape.head_dim not in _HEAD_DIMS:
             raise ValueError(f"the triton backend needs head_dim in {_HEAD_DIMS}: {shape.head_dim}")

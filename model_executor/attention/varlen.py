@@ -28,6 +28,8 @@ class VarlenAttention:
         ValueError: torch, the device or the shape is not served.
     """
 
+    takes_padding = True
+
     def __init__(self, shape: KVCacheShape) -> None:
         if shape.dtype not in (torch.float16, torch.bfloat16) or shape.device.type != "cuda":
             raise ValueError(
