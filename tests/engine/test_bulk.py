@@ -173,7 +173,8 @@ def test_the_batch_is_kept_full(tmp_path: Path) -> None:
     """Twice as many requests as fit a batch are in flight as long as there are so many."""
     source = tmp_path / "texts.txt"
     source.write_text("\n".join(f"text @{number % 7}" for number in range(40)))
-    with _HeldEngine(40) as engine:
+    engine = _HeldEngine(40)
+    with engine:
         summary = generate(engine, source, tmp_path / "out")
     assert summary.num_done == 40
     assert max(engine.levels) == 8

@@ -22,9 +22,10 @@ def speech_like(seconds: float) -> FloatArray:
     """A gliding buzz with syllables and some noise."""
     t = np.arange(round(seconds * RATE)) / RATE
     phase = 2 * np.pi * (140 * t + 8 * np.sin(2 * np.pi * 0.7 * t))
-    buzz = sum(np.sin(phase * k) / k for k in range(1, 9))
+    buzz = np.sum([np.sin(phase * k) / k for k in range(1, 9)], axis=0)
     noise = np.random.default_rng(0).standard_normal(len(t)) * 0.02
-    return (0.2 * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * t)) * buzz + noise).astype(np.float32)
+    audio: FloatArray = 0.2 * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * t)) * buzz + noise
+    return audio.astype(np.float32)
 
 
 def stretch(audio: FloatArray, speed: float, cuts: list[int]) -> FloatArray:

@@ -7,13 +7,12 @@ from stretto.engine.vocoder_budget import VocoderBudget
 
 def test_a_batch_is_paid_off_by_steps() -> None:
     budget = VocoderBudget(ratio=2.0)
-    assert budget.allows
+    history = [budget.allows]
     budget.note_batch(1.0)
-    assert not budget.allows
-    budget.note_step(0.4)
-    assert not budget.allows
-    budget.note_step(0.1)
-    assert budget.allows
+    for seconds in (0.0, 0.4, 0.1):
+        budget.note_step(seconds)
+        history.append(budget.allows)
+    assert history == [True, False, False, True]
 
 
 def test_idle_steps_earn_no_credit() -> None:
