@@ -144,6 +144,7 @@ class LocalExecutor:
     def remove_sequence(self, seq_id: str) -> None:
         """See `Executor`."""
         self._runner.remove_sequence(seq_id)
+        self._vocoder.forget(seq_id)
 
     def warmup(self) -> None:
         """See `Executor`."""
@@ -155,6 +156,7 @@ class LocalExecutor:
         assert not held, f"{held} sequences are still held"
         assert not self._runner.store.num_sequences, "frames of no sequence are still held"
         self._runner.store.check_integrity()
+        assert not self._vocoder.num_streams, "vocoder states of no sequence are still held"
 
     def close(self) -> None:
         """See `Executor`. The executor may not be used afterwards."""
