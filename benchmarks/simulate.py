@@ -246,5 +246,15 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         write_json(args.output.with_name(args.output.name + ".json"), {"points": reports})
         if args.plot:
-            plot_sweep(reports, args.output)
+            _plot(reports, args.output)
     return 0
+
+
+def _plot(reports: list[dict[str, Any]], stem: Path) -> None:
+    """One figure over the rates for every policy, router and number of replicas."""
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for report in reports:
+        name = f"{report['policy']}_{report['router']}_{report['replicas']}"
+        curves.setdefault(name, []).append(report)
+    for name, curve in curves.items():
+        plot_sweep(curve, stem.with_name(f"{stem.name}_{name}"))
