@@ -14,7 +14,6 @@ from tests.model_executor.vocoders.vocoder_support import (
     chunk_jobs,
     decode_whole,
     difference_db,
-    make_deep_vocoder,
     random_codes,
     random_hidden,
     stream,
@@ -25,16 +24,6 @@ LENGTH = 130
 LOW_LOOKAHEAD = 16
 
 
-@pytest.fixture(scope="module")
-def vocoder(tmp_path_factory: pytest.TempPathFactory) -> FrameVocoder:
-    return make_deep_vocoder(tmp_path_factory.mktemp("deep"))
-
-
-@pytest.fixture(scope="module")
-def runner(vocoder: FrameVocoder) -> VocoderRunner:
-    return VocoderRunner(vocoder)
-
-
 def test_chattts_declares_52_frames_each_side(runner: VocoderRunner) -> None:
     spec = runner.spec
     assert (spec.left_context, spec.right_context) == (52, 52)
@@ -42,7 +31,9 @@ def test_chattts_declares_52_frames_each_side(runner: VocoderRunner) -> None:
 
 
 @pytest.mark.parametrize("side", [-1, 1])
-def test_declared_context_is_exactly_the_receptive_field(vocoder: FrameVocoder, side: int) -> None:
+def test_declared_context_is_exactly_the_receptive_field(
+    deep_vocoder: FrameVocoder, side: int
+) -> None:
     """A NaN spreads to everything that depends on its frame, however weakly."""
     middle, reach = LENGTH // 2, 52
 
@@ -50,7 +41,7 @@ def test_declared_context_is_exactly_the_receptive_field(vocoder: FrameVocoder, 
         frames = random_hidden(LENGTH)
         frames[middle + side * distance] = torch.nan
         with torch.inference_mode():
-            (samples,), _ = vocoder.decode([Window(frames, 0, Span(0, LENGTH))], "hidden")
+            (samples,), _ = deep_vocoder.decode([Window(frames, 0, Span(0, LENGTH))], "hidden")
         return bool(samples[middle * 512 : (middle + 1) * 512].isnan().any())
 
     assert is_reached(reach)
