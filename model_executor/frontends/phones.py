@@ -36,6 +36,11 @@ __all__ = [
     "nearest_speed",
 ]
 
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 PAD = "[PAD]"
 START = "[Stts]"
 SPEAKER = "[spk_emb]"
@@ -49,14 +54,18 @@ WORD_SEPARATOR = "_"
 PUNCTUATION = (",", ";", ":", ".", "?", "!")
 FINAL_MARKS = (".", "?", "!")
 
-CONSONANTS = tuple("b ch d dh f g hh jh k l m n ng p r s sh t th v w y z zh".split())
-VOWELS = tuple("aa ae ah ao aw ax ay eh er ey ih iy ow oy uh uw".split())
+CONSONANTS = _split("b ch d dh f g hh jh k l m n ng p r s sh t th v w y z zh")
+VOWELS = _split("aa ae ah ao aw ax ay eh er ey ih iy ow oy uh uw")
 """Without stress. As tokens each takes the digit 0 (unstressed) or 1 (stressed)."""
 
 PHONES = CONSONANTS + tuple(vowel + stress for vowel in VOWELS for stress in "01")
 
 TOKENS = (
-    (PAD, START, SPEAKER, END_OF_TEXT) + SPEED_TOKENS + (WORD_SEPARATOR,) + PUNCTUATION + PHONES
+    *(PAD, START, SPEAKER, END_OF_TEXT),
+    *SPEED_TOKENS,
+    WORD_SEPARATOR,
+    *PUNCTUATION,
+    *PHONES,
 )
 TOKEN_IDS = {token: index for index, token in enumerate(TOKENS)}
 

@@ -33,7 +33,8 @@ class Codec(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """[batch, 2T, 100] to its reconstruction."""
-        return self.decoder(self.encoder(mel))
+        out: Tensor = self.decoder(self.encoder(mel))
+        return out
 
 
 @dataclass

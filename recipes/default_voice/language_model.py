@@ -73,7 +73,9 @@ class _MLP(nn.Module):
         self.down_proj = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        inner: Tensor = F.silu(self.gate_proj(x)) * self.up_proj(x)
+        out: Tensor = self.down_proj(inner)
+        return out
 
 
 class Layer(nn.Module):
@@ -100,7 +102,8 @@ class Layer(nn.Module):
     def after(self, x: Tensor, attended: Tensor) -> Tensor:
         """Residual stream and attention output, both [tokens, width], to the new stream."""
         x = x + self.self_attn.get_submodule("o_proj")(attended)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class _Llama(nn.Module):
@@ -216,14 +219,17 @@ class _Cache:
         flat = x.flatten(0, 1)
         for index, layer in enumerate(self._model.gpt.layers):
             assert isinstance(layer, Layer)
-            q, k, v = (part.unflatten(0, (batch, count)) for part in layer.before(flat, cos, sin))
+            q, k, v = (
+                part.view(batch, count, *part.shape[1:]) for part in layer.before(flat, cos, sin)
+            )
             self._keys[index][rows, :, positions] = k.float()
             self._values[index][rows, :, positions] = v.float()
             attended = F.scaled_dot_product_attention(
                 q.transpose(1, 2).float(), self._keys[index], self._values[index], attn_mask=mask
             )
             flat = layer.after(flat, attended.transpose(1, 2).reshape(batch * count, width))
-        return self._model.gpt.norm(flat).unflatten(0, (batch, count))
+        hidden: Tensor = self._model.gpt.norm(flat)
+        return hidden.view(batch, count, width)
 
     def prefill(self, prompts: Sequence[Sequence[int]], speakers: Tensor) -> Tensor:
         lengths = torch.tensor([len(prompt) for prompt in prompts])

@@ -17,12 +17,13 @@ __all__ = ["CONTRACTIONS", "build_lexicon", "dictionary_words", "listed_names", 
 
 WORD_LIST = Path("/usr/share/dict/american-english")
 
-CONTRACTIONS = tuple(
-    """don't i'm i've i'd i'll we'll we're we've we'd you're you'll you've you'd he's she's it's
+_CONTRACTED = """
+    don't i'm i've i'd i'll we'll we're we've we'd you're you'll you've you'd he's she's it's
     they're they'll they've they'd that's what's who's where's there's here's let's can't won't
     wasn't weren't hadn't doesn't didn't wouldn't couldn't shouldn't o'clock ma'am how's why's
-    when's he'll she'll he'd she'd it'll that'll there'll who'll ain't needn't""".split()
-)
+    when's he'll she'll he'd she'd it'll that'll there'll who'll ain't needn't"""
+
+CONTRACTIONS = tuple(_CONTRACTED.split())
 
 _CORRECTED = {
     "isn't": "ih1 z ax0 n t",

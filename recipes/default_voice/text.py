@@ -30,9 +30,15 @@ from .vocabulary import (
 
 __all__ = ["TextGenerator", "number_words", "ordinal_words"]
 
-_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
-fifteen sixteen seventeen eighteen nineteen""".split()
-_TENS = ". . twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_ONES = _words("""
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+fifteen sixteen seventeen eighteen nineteen""")
+_TENS = _words(". . twenty thirty forty fifty sixty seventy eighty ninety")
 _ORDINALS = {
     "one": "first",
     "two": "second",
@@ -42,7 +48,7 @@ _ORDINALS = {
     "nine": "ninth",
     "twelve": "twelfth",
 }
-_LETTERS = "b c d e f g h i j k l m n o p q r s t u v w x y z".split()
+_LETTERS = _words("b c d e f g h i j k l m n o p q r s t u v w x y z")
 
 
 def number_words(number: int) -> str:
@@ -139,6 +145,7 @@ class TextGenerator:
     def _clause(self) -> str:
         kind = self._random.random()
         subject = self._pick(SUBJECTS) if self._random.random() < 0.5 else self._noun_phrase()
+        parts: tuple[str, ...]
         if kind < 0.45:
             parts = (subject, self._pick(VERBS_PAST), self._noun_phrase())
         elif kind < 0.7:

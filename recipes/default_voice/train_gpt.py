@@ -18,8 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stretto.model_executor.frontends.phones import TOKENS
-
 from .data import Utterance
 from .language_model import GPTShape, Layer, SpeechGPT, rotary
 
@@ -103,6 +101,11 @@ def _corrupt(codes: Tensor, levels: int = 5, dims: int = 4, rate: float = 0.05) 
     return torch.where(torch.rand(codes.shape) < rate, codes + step * place, codes)
 
 
+def _rows(flat: Tensor, rows: int, length: int) -> Tensor:
+    """[tokens, heads, size] to [rows, length, heads, size]; the padding after them is dropped."""
+    return flat[: rows * length].view(rows, length, *flat.shape[1:])
+
+
 class Trainer(nn.Module):
     """One training pass: losses of a batch."""
 
@@ -127,16 +130,16 @@ class Trainer(nn.Module):
 
         Plain products: on CPU they train twice as fast as the fused attention's backward pass.
         """
-        used = rows * length
-        q4, k4 = (part[:used].unflatten(0, (rows, length)).transpose(1, 2) for part in (q, k))
+        q4, k4 = (_rows(part, rows, length).transpose(1, 2) for part in (q, k))
         hidden = torch.full((length, length), -1e4, dtype=q.dtype, device=q.device).triu(1)
-        return (q4 * q.shape[-1] ** -0.5) @ k4.transpose(2, 3) + hidden
+        scores: Tensor = (q4 * q.shape[-1] ** -0.5) @ k4.transpose(2, 3) + hidden
+        return scores
 
     def _attend(self, scores: Tensor, v: Tensor) -> Tensor:
         """Attention output [tokens, width]."""
         rows, _, length, _ = scores.shape
         used = rows * length
-        v4 = v[:used].unflatten(0, (rows, length)).transpose(1, 2)
+        v4 = _rows(v, rows, length).transpose(1, 2)
         out = torch.softmax(scores, -1, dtype=scores.dtype) @ v4
         return F.pad(out.transpose(1, 2).reshape(used, -1), (0, 0, 0, len(v) - used))
 
@@ -173,6 +176,7 @@ class Trainer(nn.Module):
         cos, sin = rotary(positions, shape.width // shape.heads)
         guide = phone = x.new_zeros((), dtype=torch.float32)
         for index, layer in enumerate(self.model.gpt.layers):
+            assert isinstance(layer, Layer)
             q, k, v = self._before(layer, x, cos, sin)
             scores = self._scores(q, k, rows, length)
             if index in shape.guided_layers:

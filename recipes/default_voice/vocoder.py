@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .codec import Crops, cosine
 from .data import Utterance
-from .nets import HOP_LENGTH, FeatureDecoder, VoiceShape, Vocos, fsq_values
+from .nets import HOP_LENGTH, FeatureDecoder, Vocos, VoiceShape, fsq_values
 from .spectra import log_mel, multi_resolution_loss
 
 __all__ = ["CodeVocoder", "train_vocoder"]
@@ -72,7 +72,6 @@ def train_vocoder(
         seconds, step = state["seconds"], state["step"]
     crops = Crops(utterances, _CROP_FRAMES, seed=step)
     books = {id(u): c for u, c in zip(utterances, codes, strict=True)}
-    compiled = torch.compile(model)
     begin, saved = time.monotonic() - seconds, time.monotonic()
 
     def save() -> None:
@@ -86,7 +85,7 @@ def train_vocoder(
         wave, places = crops.next(_BATCH)
         rows = [books[id(crops[row])][start : start + _CROP_FRAMES] for row, start in places]
         taken = torch.from_numpy(np.stack(rows).astype(np.int64)).to(device)
-        losses = _losses(compiled, wave.to(device), taken)
+        losses = _losses(model, wave.to(device), taken)
         optimizer.zero_grad()
         (2 * losses[0] + losses[1] + losses[2]).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
