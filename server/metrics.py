@@ -2,19 +2,29 @@
 
 Counters and histograms of the server are kept here as things happen; the engine's own are read from
 its `EngineStats` at each scrape. Nothing here decides anything. The full list with meanings is in
-`docs/http-api.md`; `examples/grafana.json` draws it.
+`docs/http-api.md`; the dashboard in `examples/monitoring` draws it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ..engine.interface import EngineStats
 from ..engine.output import AudioChunk
 from .gpu import read_gpus
+
+# They double every counter and nothing reads them.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 PREFIX = "stretto:"
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 120, 300)

@@ -141,7 +141,8 @@ async function speak(event) {
   } catch (error) {
     if (error.name !== "AbortError") showError(error.message);
   } finally {
-    if (current === speech) $("stop").disabled = true;
+    const left = Math.max(0, speech.playhead - context.currentTime);
+    setTimeout(() => { if (current === speech) $("stop").disabled = true; }, 1000 * left);
   }
 }
 
@@ -231,7 +232,10 @@ async function poll() {
 }
 
 $("form").addEventListener("submit", speak);
-$("stop").addEventListener("click", () => current && current.stop());
+$("stop").addEventListener("click", () => {
+  current.stop();
+  $("stop").disabled = true;
+});
 $("speed").addEventListener("input", () => {
   $("speed-shown").textContent = Number($("speed").value).toFixed(2);
 });
