@@ -31,6 +31,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = {name: tensor.detach().half().contiguous() for name, tensor in tensors.items()}
     save_file(stored, str(path), metadata={"format": "pt"})
+    path.chmod(0o644)
 
 
 def _part(state: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:

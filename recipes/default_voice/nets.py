@@ -90,7 +90,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, frames, width] to the same."""
         y = self.pwconv2(F.gelu(self.pwconv1(self.norm(self.dwconv(x)))))
-        return x + y * self.get_parameter(self._scale_name)
+        out: Tensor = x + y * self.get_parameter(self._scale_name)
+        return out
 
 
 def fsq_values(codes: Tensor, levels: tuple[int, ...]) -> Tensor:
@@ -139,16 +140,17 @@ class Encoder(nn.Module):
         if self.training and noise:
             step = torch.randint_like(u, 2) * 2 - 1
             rounded = (rounded + step * (torch.rand_like(u) < noise)).clamp(-half, half)
-        quantised = u + (rounded - u).detach()
-        return (quantised / half).unflatten(-1, (self.shape.groups, -1))
+        points: Tensor = (u + (rounded - u).detach()) / half
+        return points.view(*points.shape[:-1], self.shape.groups, -1)
 
     def codes(self, mel: Tensor) -> Tensor:
         """Code indices [batch, T, groups]."""
         levels = self.shape.levels
-        digits = self.levels(mel).round().long().unflatten(-1, (self.shape.groups, -1))
-        digits = digits + levels[0] // 2
+        digits = self.levels(mel).round().long() + levels[0] // 2
+        digits = digits.view(*digits.shape[:-1], self.shape.groups, -1)
         weights = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))])
-        return (digits * weights.to(digits.device)).sum(-1)
+        codes: Tensor = (digits * weights.to(digits.device)).sum(-1)
+        return codes
 
 
 class _Projection(nn.Module):
@@ -210,12 +212,15 @@ class FeatureDecoder(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """[batch, T, groups, dims] to log-mel [batch, 2T, 100]."""
-        rvqs = self.vq_layer.quantizer.rvqs
-        parts = [rvq.project_out(points[:, :, group]) for group, rvq in enumerate(rvqs)]
+        parts = [
+            rvq.get_submodule("project_out")(points[:, :, group])
+            for group, rvq in enumerate(self.vq_layer.quantizer.rvqs)
+        ]
         features = torch.cat(parts, -1)
         batch, frames, width = features.shape
         pairs = features.view(batch, frames * 2, width // 2)
-        return self.out_conv(self.decoder(pairs)) * self.coef[:, :, 0]
+        mel: Tensor = self.out_conv(self.decoder(pairs)) * self.coef[:, :, 0]
+        return mel
 
 
 class _Backbone(nn.Module):
@@ -234,7 +239,8 @@ class _Backbone(nn.Module):
         x = self.norm(self.embed(mel))
         for block in self.convnext:
             x = block(x)
-        return self.final_layer_norm(x)
+        out: Tensor = self.final_layer_norm(x)
+        return out
 
 
 class _ISTFT(nn.Module):

@@ -157,7 +157,8 @@ class Trainer(nn.Module):
             place = (batch.spoken + ahead).clamp(0, last)
             label = batch.tokens.gather(1, place).flatten()[wanted]
             loss = loss + F.cross_entropy(part, label)
-        return loss / 3
+        mean: Tensor = loss / 3
+        return mean
 
     def _code_loss_eager(self, x: Tensor, targets: Tensor) -> Tensor:
         hidden = self.model.gpt.norm(x)

@@ -87,7 +87,7 @@ def train_vocoder(
         taken = torch.from_numpy(np.stack(rows).astype(np.int64)).to(device)
         losses = _losses(model, wave.to(device), taken)
         optimizer.zero_grad()
-        (2 * losses[0] + losses[1] + losses[2]).backward()
+        torch.autograd.backward(2 * losses[0] + losses[1] + losses[2])
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         step += 1
