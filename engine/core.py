@@ -30,6 +30,7 @@ from .output import AudioChunk, FloatArray
 from .request_state import Phase, RequestState, SequenceState
 from .stats import Counters, snapshot
 from .vocoder_budget import VocoderBudget
+from .work_queue import MAX_BATCHES_IN_FLIGHT, InFlight, queue_of
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +69,16 @@ class EngineCore:
         self._deadlines: set[str] = set()  # request ids that may become late
         self._outbox: list[AudioChunk] = []
         self._counters = Counters()
+        queue = queue_of(executor)
+        self._depth = queue.depth
+        self._steps: InFlight[SchedulerOutput, ModelRunnerOutput] = InFlight(queue.launch_model)
+        self._batches: InFlight[VocoderBatch, list[FloatArray]] = InFlight(queue.launch_vocoder)
 
     @property
     def has_work(self) -> bool:
         """True while a request is in flight or a chunk was not handed out."""
-        return bool(self._requests or self._outbox or self.scheduler.has_work)
+        in_flight = self._steps or self._batches
+        return bool(self._requests or self._outbox or self.scheduler.has_work or in_flight)
 
     def add_request(
         self, request_id: str, processed: ProcessedRequest, submitted: float | None = None
@@ -117,6 +123,7 @@ class EngineCore:
             self._speak(started)
         if self._may_decode():
             self._decode()
+        self._deliver_decoded()
         self._counters.busy_s += self.clock() - started
         return self._take_outbox()
 
@@ -141,28 +148,45 @@ class EngineCore:
     # The speech model.
 
     def _speak(self, now: float) -> None:
-        """The three calls of a step."""
+        """The three calls of a step; with queued work, the answer is that of an earlier step."""
         output = self.scheduler.schedule(now)
-        result = self._execute(output, now)
-        if result is not None:
-            for update in self.scheduler.update_from_output(output, result, now):
-                self._apply(update)
+        if output.scheduled:
+            self._execute(output, now)
+        while len(self._steps) > (self._depth if output.scheduled else 0):
+            self._update(now)
         self._counters.step_s += (seconds := self.clock() - now)
         self._counters.num_steps += 1
         self._budget.note_step(seconds)
 
-    def _execute(self, output: SchedulerOutput, now: float) -> ModelRunnerOutput | None:
-        """Run the model; if that fails, end the requests concerned and return None."""
+    def _execute(self, output: SchedulerOutput, now: float) -> None:
+        """Launch a step."""
         for seq_id in output.preempted:
             self._note_preempted(seq_id)
         try:
             self._introduce(output, now)
-            return self.executor.execute_model(output)
+            self._steps.launch(output)
         except Exception as error:
-            logger.exception("a step of %d sequences failed", len(output.scheduled))
-            self.scheduler.fail_step(output)
-            self._fail_owners((item.seq_id for item in output.scheduled), error)
-            return None
+            self._fail_step(output, error)
+
+    def _update(self, now: float) -> None:
+        """Apply the answer to the oldest step in flight."""
+        output, result = self._steps.collect()
+        if isinstance(result, Exception):
+            self._fail_step(output, result)
+            return
+        try:
+            updates = self.scheduler.update_from_output(output, result, now)
+        except RuntimeError as error:  # not an answer to this step; nothing was applied
+            self._fail_step(output, error)
+            return
+        for update in updates:
+            self._apply(update)
+
+    def _fail_step(self, output: SchedulerOutput, error: Exception) -> None:
+        """End the requests whose sequences were in a step that failed."""
+        logger.error("a step of %d sequences failed", len(output.scheduled), exc_info=error)
+        self.scheduler.fail_step(output)
+        self._fail_owners((item.seq_id for item in output.scheduled), error)
 
     def _introduce(self, output: SchedulerOutput, now: float) -> None:
         """Tell the executor of sequences that run for the first time; until then they cost it
@@ -219,7 +243,7 @@ class EngineCore:
 
     def _may_decode(self) -> bool:
         """First chunks and starving listeners at once; the rest when the budget allows."""
-        if not self.vocoder_scheduler.num_waiting:
+        if not self.vocoder_scheduler.num_waiting or len(self._batches) >= MAX_BATCHES_IN_FLIGHT:
             return False
         if self._budget.allows or not self.scheduler.has_work:
             return True
@@ -231,24 +255,46 @@ class EngineCore:
         batch = self.vocoder_scheduler.schedule(started)
         if batch is None:
             return
-        for job, audio in self._execute_vocoder(batch):
-            sequence = self._sequences.get(job.seq_id)
-            if sequence is not None:  # else another job of the batch failed its request
-                self._deliver(sequence, audio, ends=job.is_last)
         self._counters.note_batch(batch)
+        try:
+            self._batches.launch(batch)
+        except Exception as error:
+            self._deliver_batch(batch, error)
         self._budget.note_batch(self.clock() - started)
 
-    def _execute_vocoder(self, batch: VocoderBatch) -> list[tuple[VocoderJob, FloatArray]]:
-        """Audio of the jobs; if the batch fails, each is tried alone and only culprits end."""
+    def _deliver_decoded(self) -> None:
+        """Deliver batches that are done; wait for one only when there is nothing else to do."""
+        if self._batches and not (self.scheduler.has_work or self._may_decode()):
+            self._deliver_batch(*self._batches.collect())
+        while self._batches.is_oldest_done:
+            self._deliver_batch(*self._batches.collect())
+
+    def _deliver_batch(self, batch: VocoderBatch, result: list[FloatArray] | Exception) -> None:
+        """Deliver a batch's audio; if it failed, each job is tried alone and only culprits end."""
+        if isinstance(result, Exception):
+            logger.error("a vocoder batch of %d jobs failed", len(batch.jobs), exc_info=result)
+            for job in batch.jobs:
+                self._retry_alone(job, result, is_alone=len(batch.jobs) == 1)
+            return
+        for job, audio in zip(batch.jobs, result, strict=True):
+            self._deliver_job(job, audio)
+
+    def _retry_alone(self, job: VocoderJob, error: Exception, *, is_alone: bool) -> None:
+        if is_alone or job.seq_id not in self._sequences:
+            self._fail_owners([job.seq_id], error)
+            return
         try:
-            return list(zip(batch.jobs, self.executor.execute_vocoder(batch), strict=True))
-        except Exception as error:
-            logger.exception("a vocoder batch of %d jobs failed", len(batch.jobs))
-            if len(batch.jobs) == 1:
-                self._fail_owners([batch.jobs[0].seq_id], error)
-                return []
-        alone = [self._execute_vocoder(VocoderBatch((job,))) for job in batch.jobs]
-        return [decoded for decodeds in alone for decoded in decodeds]
+            (audio,) = self.executor.execute_vocoder(VocoderBatch((job,)))
+        except Exception as culprit:
+            self._fail_owners([job.seq_id], culprit)
+        else:
+            self._deliver_job(job, audio)
+
+    def _deliver_job(self, job: VocoderJob, audio: FloatArray) -> None:
+        sequence = self._sequences.get(job.seq_id)
+        if sequence is not None:  # else its request ended meanwhile
+            self.vocoder_scheduler.delivered(job.seq_id, job.end - job.start, self.clock())
+            self._deliver(sequence, audio, ends=job.is_last)
 
     def _deliver(self, sequence: SequenceState, audio: FloatArray | None, *, ends: bool) -> None:
         request = sequence.owner

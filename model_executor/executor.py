@@ -24,6 +24,7 @@ from .interfaces import (
     ResolvedSampling,
     SpeechModelSpec,
     VocoderSpec,
+    WorkQueue,
 )
 from .memory import count_blocks
 from .model_runner import ModelRunner
@@ -31,6 +32,7 @@ from .models.checkpoint import Checkpoint, load_checkpoint
 from .models.llama_speech import LlamaSpeech
 from .models.registry import find_entry, load_speech_model
 from .vocoder_runner import VocoderRunner
+from .vocoder_stream import DeviceQueue
 from .vocoders.frame_vocoder import load_vocoder
 from .vocoders.reference_audio import make_encode_reference
 from .warmup import warm_up
@@ -85,6 +87,9 @@ class LocalExecutor:
             device=device,
         )
         self._runner = self._create_runner(model, dtype, device)
+        self._queue: WorkQueue | None = None
+        if device.type == "cuda":
+            self._queue = DeviceQueue(self._runner, self._launch_vocoder, device)
         self._encode_reference = make_encode_reference(checkpoint)
         self._frontend = self._create_frontend(checkpoint)
         self._info = self._describe(checkpoint)
@@ -127,15 +132,29 @@ class LocalExecutor:
         """See `Executor`."""
         return self._runner.execute(output)
 
+    @property
+    def work_queue(self) -> WorkQueue | None:
+        """The way to launch work without waiting for it; None on CPU, which would win nothing."""
+        return self._queue
+
     def execute_vocoder(self, batch: VocoderBatch) -> list[FloatArray]:
         """See `Executor`."""
+        if self._queue is not None:
+            return self._queue.launch_vocoder(batch).wait()
+        return self._vocoder.decode(self._windows(batch), batch.jobs)
+
+    def _windows(self, batch: VocoderBatch) -> list[torch.Tensor]:
+        """Hidden states or codes [T, ...] of the windows of the jobs."""
         default = self._vocoder.input_kinds[0]
         windows = []
         for job in batch.jobs:
             codes, hidden = self._runner.window(job.seq_id, job.window_start, job.window_end)
             kind = self._runner.prompt(job.seq_id).vocoder_input or default
             windows.append(hidden if kind == "hidden" else codes)
-        return self._vocoder.decode(windows, batch.jobs)
+        return windows
+
+    def _launch_vocoder(self, batch: VocoderBatch) -> list[torch.Tensor]:
+        return self._vocoder.launch(self._windows(batch), batch.jobs)
 
     def generated(self, seq_id: str) -> IntArray:
         """See `Executor`."""
@@ -160,7 +179,7 @@ class LocalExecutor:
 
     def close(self) -> None:
         """See `Executor`. The executor may not be used afterwards."""
-        del self._runner, self._vocoder
+        del self._runner, self._vocoder, self._queue
 
     def _create_runner(
         self, model: LlamaSpeech, dtype: torch.dtype, device: torch.device

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -200,6 +200,36 @@ class Frontend(Protocol):
         self, request: SpeechRequest, refined: Sequence[Sequence[int]]
     ) -> list[Prompt]:
         """Like `encode`, from the token ids that the refining pass drew for each segment."""
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Pending(Protocol[T_co]):
+    """Work that was launched and may not be done yet."""
+
+    @property
+    def is_done(self) -> bool:
+        """True when `wait` would return at once."""
+
+    def wait(self) -> T_co:
+        """The result. Failures of the work raise here or at its launch."""
+
+
+class WorkQueue(Protocol):
+    """An executor's work, launched now and collected later, each kind in order.
+
+    Attributes:
+        depth: steps that may be launched before the oldest is collected; 0 where nothing is won.
+    """
+
+    depth: int
+
+    def launch_model(self, output: SchedulerOutput) -> Pending[ModelRunnerOutput]:
+        """Queue one step; see `Executor.execute_model`."""
+
+    def launch_vocoder(self, batch: VocoderBatch) -> Pending[list[FloatArray]]:
+        """Queue one vocoder batch; see `Executor.execute_vocoder`."""
 
 
 class Executor(Protocol):

@@ -54,6 +54,13 @@ class HostCopy:
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
 
+    @property
+    def is_done(self) -> bool:
+        """True when `wait` would return at once."""
+        if self._event is None:
+            return True
+        return bool(self._event.query())  # type: ignore[no-untyped-call]
+
     def wait(self) -> HostArray:
         """The array, once it has arrived."""
         if self._event is not None:

@@ -57,7 +57,13 @@ class VocoderRunner:
 
     @torch.inference_mode()
     def decode(self, windows: Sequence[Tensor], jobs: Sequence[VocoderJob]) -> list[FloatArray]:
-        """Waveforms of the jobs, in order, each as if it were alone.
+        """Like `launch`, but waits for the device; one copy brings all waveforms to the host."""
+        waveforms = self.launch(windows, jobs)
+        return _to_host(waveforms)
+
+    @torch.inference_mode()
+    def launch(self, windows: Sequence[Tensor], jobs: Sequence[VocoderJob]) -> list[Tensor]:
+        """Queue the waveforms of the jobs, in order, each as if it were alone.
 
         Args:
             windows: the frames [window_start, window_end) of each job: hidden states
@@ -65,8 +71,8 @@ class VocoderRunner:
                 kinds may be in one batch.
 
         Returns:
-            float32 [(end - start) * samples_per_frame] each, less `tail_samples` for the last
-            job of a sequence.
+            float32 [(end - start) * samples_per_frame] on the device, less `tail_samples` for the
+            last job of a sequence.
 
         Raises:
             ValueError: a job that is not its sequence's last has no look-ahead at all, or the
@@ -76,13 +82,13 @@ class VocoderRunner:
             if job.end == job.window_end and not job.is_last:
                 raise ValueError(f"{job} needs at least one frame of look-ahead")
         kinds = [self._kind(window, job) for window, job in zip(windows, jobs, strict=True)]
-        results: dict[int, FloatArray] = {}
+        results: dict[int, Tensor] = {}
         for kind in self.input_kinds:
             chosen = [index for index, own in enumerate(kinds) if own == kind]
             if chosen:
                 batch = [self._window(windows[index], jobs[index], kind) for index in chosen]
                 waveforms, states = self._vocoder.decode(batch, kind)
-                results.update(zip(chosen, _to_host(waveforms), strict=True))
+                results.update(zip(chosen, waveforms, strict=True))
                 for index, state in zip(chosen, states, strict=True):
                     self._remember(jobs[index], kind, state)
         return [results[index] for index in range(len(jobs))]

@@ -156,15 +156,16 @@ class Scheduler:
             One update for every live sequence that drew a frame or the end.
 
         Raises:
-            RuntimeError: the runner did not draw for a sequence that was to.
+            RuntimeError: the runner did not draw for a sequence that was to; nothing is applied.
         """
         sampled = set(result.sampled)
+        forgotten = [i.seq_id for i in output.scheduled if i.samples and i.seq_id not in sampled]
+        if forgotten:
+            raise RuntimeError(f"the runner drew nothing for {forgotten[:8]}")
         updates = []
         for item in output.scheduled:
             seq = self._answered(item)
             if seq is not None and item.samples:
-                if item.seq_id not in sampled:
-                    raise RuntimeError(f"the runner drew nothing for {item.seq_id!r}")
                 updates.append(self._apply_draw(seq, item.seq_id in result.stopped))
         return updates
 

@@ -198,7 +198,10 @@ class FakeExecutor:
             if item.first_new_block > 0:
                 assert item.num_computed_tokens == sequence.computed, "a gap in the positions"
             sequence.computed = item.num_computed_tokens + item.num_scheduled_tokens
-            if item.samples:
+            if sequence.stopped:  # a step that was launched before its end was known
+                sampled.append(item.seq_id)
+                stopped.add(item.seq_id)
+            elif item.samples:
                 assert sequence.computed == sequence.prompt.num_tokens + len(sequence.frames)
                 sampled.append(item.seq_id)
                 if self._draw(sequence):
@@ -225,6 +228,7 @@ class FakeExecutor:
     @staticmethod
     def _draw(sequence: FakeSequence) -> bool:
         if len(sequence.frames) >= sequence.target:
+            sequence.stopped = True
             return True
         sequence.frames.append(sequence.next_frame())
         return False
