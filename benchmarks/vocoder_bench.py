@@ -3,9 +3,9 @@
     python -m stretto.benchmarks.vocoder_bench --model FOLDER [--streamed [--lookahead N]]
 
 Where `stretto bench vocoder` times windows through the engine's executor, this needs the vocoder's
-files alone and counts what streaming adds: each chunk is decoded with the context that the vocoder
-declares, or with a smaller look-ahead. CPU time of the process stands beside wall time: on a
-shared machine it is the figure to trust.
+files alone and counts what streaming adds: successive chunks of streams, given the context that
+the vocoder declares, or a smaller look-ahead. CPU time of the process stands beside wall time: on
+a shared machine it is the figure to trust.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter, process_time
 
 import torch
@@ -33,7 +33,7 @@ class VocoderTiming:
     Attributes:
         rows: jobs in the batch.
         frames: frames emitted by each job.
-        window_frames: frames decoded for each job, context included.
+        window_frames: frames given for each job, context included.
         launch_ms: wall time of a launch, median.
         best_ms: wall time of the fastest launch.
         cpu_ms: CPU time of a launch over all threads, median.
@@ -64,20 +64,35 @@ def run_vocoder_benchmark(
 
     Args:
         input_size: width of a hidden state, or codebooks of a frame.
-        streamed: give each job the context of a chunk in the middle of a long utterance.
+        streamed: time successive chunks of a stream, each with its context.
         lookahead: frames of right context when streamed; None is the declared one.
         repeats: launches timed, after one that is not.
     """
-    right = runner.spec.right_context if lookahead is None else lookahead
-    left, right = (runner.spec.left_context, right) if streamed else (0, 0)
     timings = []
     for count in frames:
-        window = left + count + right
-        job = VocoderJob("bench", left, left + count, 0, window, is_last=not streamed)
+        jobs = _chunks(runner, count, lookahead, repeats + 1) if streamed else None
         for number in rows:
-            windows = [_random_frames(kind, window, input_size) for _ in range(number)]
-            timings.append(_time(runner, windows, [job] * number, repeats))
+            series = jobs or [_whole(count)] * (repeats + 1)
+            sources = [_random_frames(kind, series[-1].window_end, input_size)] * number
+            timings.append(_time(runner, sources, series))
     return timings
+
+
+def _whole(frames: int) -> VocoderJob:
+    return VocoderJob("bench", 0, frames, 0, frames, is_last=True)
+
+
+def _chunks(
+    runner: VocoderRunner, frames: int, lookahead: int | None, count: int
+) -> list[VocoderJob]:
+    """The first chunks of a long stream."""
+    left = runner.spec.left_context
+    right = runner.spec.right_context if lookahead is None else lookahead
+    starts = [index * frames for index in range(count)]
+    return [
+        VocoderJob("bench", at, at + frames, max(0, at - left), at + frames + right, is_last=False)
+        for at in starts
+    ]
 
 
 def _random_frames(kind: VocoderInput, length: int, size: int) -> Tensor:
@@ -85,23 +100,28 @@ def _random_frames(kind: VocoderInput, length: int, size: int) -> Tensor:
 
 
 def _time(
-    runner: VocoderRunner, windows: list[Tensor], jobs: list[VocoderJob], repeats: int
+    runner: VocoderRunner, sources: list[Tensor], series: Sequence[VocoderJob]
 ) -> VocoderTiming:
-    samples = sum(len(waveform) for waveform in runner.decode(windows, jobs))
-    wall, cpu = [], []
-    for _ in range(repeats):
+    """Time the launches of `series`, each job for every source, but the first one."""
+    wall, cpu, samples = [], [], 0
+    for job in series:
+        batch = [replace(job, seq_id=f"{job.seq_id}-{row}") for row in range(len(sources))]
+        windows = [source[job.window_start : job.window_end] for source in sources]
         start, cpu_start = perf_counter(), process_time()
-        runner.decode(windows, jobs)
+        waveforms = runner.decode(windows, batch)
         wall.append(perf_counter() - start)
         cpu.append(process_time() - cpu_start)
-    middle = repeats // 2
+        samples = sum(len(waveform) for waveform in waveforms)
+    for row in range(len(sources)):
+        runner.forget(f"{series[0].seq_id}-{row}")
+    middle = len(series) // 2
     return VocoderTiming(
-        rows=len(jobs),
-        frames=jobs[0].end - jobs[0].start,
-        window_frames=jobs[0].num_window_frames,
-        launch_ms=1e3 * sorted(wall)[middle],
-        best_ms=1e3 * min(wall),
-        cpu_ms=1e3 * sorted(cpu)[middle],
+        rows=len(sources),
+        frames=job.end - job.start,
+        window_frames=job.num_window_frames,
+        launch_ms=1e3 * sorted(wall[1:])[middle - 1],
+        best_ms=1e3 * min(wall[1:]),
+        cpu_ms=1e3 * sorted(cpu[1:])[middle - 1],
         audio_s=samples / runner.spec.sample_rate,
     )
 

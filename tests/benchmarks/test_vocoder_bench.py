@@ -16,7 +16,7 @@ TINY = Path(__file__).parents[1] / "assets" / "chattts_tiny" / "ckpt"
 def run(*arguments: str) -> None:
     parser = argparse.ArgumentParser()
     vocoder_bench.add_arguments(parser)
-    options = ["--model", str(TINY), "--rows", "1,3", "--frames", "4", "--repeats", "2"]
+    options = ["--model", str(TINY), "--rows", "1,3", "--frames", "4", "--repeats", "5"]
     assert vocoder_bench.run(parser.parse_args([*options, *arguments])) == 0
 
 
