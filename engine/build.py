@@ -16,8 +16,12 @@ from ..scheduler.vocoder_scheduler import VocoderScheduler
 from .config import EngineConfig
 from .core import EngineCore
 from .input_processor import InputLimits, InputProcessor
+from .request import SamplingParams, SpeechRequest
 
 logger = logging.getLogger(__name__)
+
+_WARMUP_TEXTS = {"en": "Hello, it is 5 o'clock.", "zh": "你好，现在五点。"}
+_WARMUP_FRAMES = 8
 
 
 def assemble_core(executor: Executor, config: EngineConfig) -> EngineCore:
@@ -28,12 +32,34 @@ def assemble_core(executor: Executor, config: EngineConfig) -> EngineCore:
     """
     if config.warmup:
         executor.warmup()
+        _speak_once(_make_core(executor, config))
+    return _make_core(executor, config)
+
+
+def _make_core(executor: Executor, config: EngineConfig) -> EngineCore:
     return EngineCore(
         executor,
         Scheduler(_scheduler_config(executor, config)),
         VocoderScheduler(_vocoder_config(executor, config)),
         InputProcessor(executor, _limits(executor, config)),
     )
+
+
+def _speak_once(core: EngineCore) -> None:
+    """A few frames of each language, from text to waveform: what is loaded or compiled at first use
+    (dictionaries, rules, kernels) is ready then. The core is thrown away with its counters."""
+    for language in core.executor.frontend.languages:
+        request = SpeechRequest(
+            text=_WARMUP_TEXTS.get(language, "1"),
+            language=language,
+            seed=0,
+            sampling=SamplingParams(max_new_tokens=_WARMUP_FRAMES),
+        )
+        core.add_request(f"warmup-{language}", core.processor.process(request))
+    while core.has_work:
+        for chunk in core.step():
+            if chunk.finish_reason == "error":
+                logger.warning("warm-up request %s failed: %s", chunk.request_id, chunk.error)
 
 
 def _scheduler_config(executor: Executor, config: EngineConfig) -> SchedulerConfig:

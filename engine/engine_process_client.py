@@ -213,7 +213,6 @@ class EngineProcessClient:
         """Pass on messages; when the process ends, start it again."""
         while True:
             await self._receive_until_death()
-            self._is_ready = False
             self._fail_in_flight()
             await self._end_process()
             if self._is_closing or not await self._restart():
@@ -225,6 +224,7 @@ class EngineProcessClient:
         ending = asyncio.create_task(self._process.wait())
         try:
             await asyncio.wait([receiving, ending], return_when=asyncio.FIRST_COMPLETED)
+            self._is_ready = False
             if not receiving.done():
                 # What it sent last may still be on its way when its end is seen.
                 await asyncio.wait([receiving], timeout=_LAST_WORDS_S)

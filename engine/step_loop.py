@@ -57,13 +57,15 @@ class StepLoop:
 
         def run() -> None:
             try:
+                if not self._is_running:
+                    raise EngineDeadError("the engine has ended")
                 future.set_result(function())
             except Exception as error:
                 future.set_exception(error)
 
         with self._lock:
             if not self._is_running:
-                raise EngineDeadError("the engine is closed")
+                raise EngineDeadError("the engine has ended")
             self._calls.put(run)
         return future
 
@@ -152,6 +154,7 @@ class StepLoop:
                 self._core.abort(chunk.request_id)
 
     def _stop(self) -> None:
+        """Answer the calls that are still queued; they find that it is too late."""
         with self._lock:
             self._is_running = False
         self._run_calls(wait=False)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stretto.engine.async_engine import AsyncSpeechEngine
+from stretto.engine.build import assemble_core
 from stretto.engine.config import EngineConfig
 from stretto.engine.core import EngineCore
 from stretto.engine.errors import EngineDeadError, RequestError, UnknownVoiceError
@@ -148,6 +149,24 @@ def test_a_defect_ends_requests_with_an_error_and_never_hangs() -> None:
     with SpeechEngine(build=build) as engine:
         result = engine.generate(SpeechRequest(text="text @5"))[0]
         assert result.finish_reason == "error"
+
+
+class _UnforgettingExecutor(FakeExecutor):
+    """Cannot give anything back, so that the core cannot clean up after a failure."""
+
+    def remove_sequence(self, seq_id: str) -> None:
+        raise RuntimeError("stuck")
+
+
+def test_an_engine_beyond_repair_ends_its_requests_and_says_that_it_is_dead() -> None:
+    def build(config: EngineConfig) -> EngineCore:
+        return assemble_core(_UnforgettingExecutor(), config)
+
+    engine = SpeechEngine(build=build, warmup=False)
+    assert engine.generate("one @30")[0].finish_reason == "error"
+    with pytest.raises(EngineDeadError):
+        engine.generate("text")
+    engine.close()
 
 
 # Asynchronous.
