@@ -169,13 +169,14 @@ def test_in_flight_keeps_order_and_errors() -> None:
         return Done(job * 10, is_done=job > 1)
 
     jobs = InFlight(launch)
-    assert not jobs.is_oldest_done
+    seen = [jobs.is_oldest_done]
     jobs.launch(1)
     jobs.launch(2)
     with pytest.raises(ValueError, match="refused"):
         jobs.launch(-1)
     assert len(jobs) == 2
-    assert not jobs.is_oldest_done
+    seen.append(jobs.is_oldest_done)
     assert jobs.collect() == (1, 10)
-    assert jobs.is_oldest_done
+    seen.append(jobs.is_oldest_done)
     assert jobs.collect() == (2, 20)
+    assert seen == [False, False, True]
