@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--dtype", default="bfloat16", help="ours; upstream ChatTTS has float32")
     parser.add_argument("--model", default="random", help="ours; a folder, random or random-tiny")
-    parser.add_argument("--compile", action="store_true", help="let vLLM compile its model")
+    parser.add_argument("--eager", action="store_true", help="vLLM without its compiled model")
     parser.add_argument("--root", type=Path, default=default_root(), help="of environments")
     parser.add_argument("--python", type=Path, help="their interpreter, instead of installing one")
     parser.add_argument("--output", type=Path, help="write the table as JSON")
@@ -75,7 +75,7 @@ def _options(args: argparse.Namespace, sizes: Sequence[int], kind: str) -> dict[
         "threads": args.threads,
         "max_num_seqs": max(*sizes, 2),
         "scratch": str(args.root),
-        "compile": args.compile,
+        "eager": args.eager,
     }
 
 

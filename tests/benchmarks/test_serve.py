@@ -171,3 +171,30 @@ async def test_the_command_says_when_nothing_answered() -> None:
         pass
     argv = ["serve", "--base-url", url, "--ready-timeout", "0"]
     assert await asyncio.to_thread(_bench, argv) == 2
+
+
+async def test_capacity_stops_at_the_highest_rate_allowed(tmp_path: Path) -> None:
+    stem = tmp_path / "capacity"
+    argv = ["capacity", "--slo", "error_rate=0", "--start-rate", "1", "--max-rate", "2"]
+    argv += ["--duration", "2", "--pause", "0", "--warmup", "0", "--seeds", "1", "--plot"]
+    async with running_server() as (url, _):
+        argv += ["--base-url", url, "--no-progress", "--output", str(stem)]
+        assert await asyncio.to_thread(_bench, argv) == 0
+    found = json.loads((tmp_path / "capacity.json").read_text())
+    assert found["capacity_rps"] == 2.0
+    assert found["broken_at_rps"] is None
+    assert [probe["request_rate"] for probe in found["probes"]] == [1.0, 2.0]
+    assert (tmp_path / "capacity_sweep.png").stat().st_size > 0
+
+
+async def test_ramps_and_bursts_from_the_command_line(tmp_path: Path) -> None:
+    ramp = ["--ramp-up-strategy", "linear", "--ramp-up-start-rps", "2", "--ramp-up-end-rps", "20"]
+    burst = ["--arrival", "burst", "--burst-size", "3", "--request-rate", "9"]
+    async with running_server() as (url, bad):
+        for number, load in enumerate((ramp, burst)):
+            argv = ["serve", "--base-url", url, "--num-requests", "6", "--warmup", "0", *load]
+            argv += ["--no-progress", "--output", str(tmp_path / str(number))]
+            assert await asyncio.to_thread(_bench, argv) == 0
+        assert len(bad.bodies) == 12
+    argv = ["serve", "--base-url", "http://127.0.0.1:1", "--ramp-up-strategy", "linear"]
+    assert await asyncio.to_thread(_bench, argv) == 2

@@ -26,7 +26,7 @@ def load(options: dict[str, Any]) -> tuple[RunCase, dict[str, Any]]:
         max_model_len=1024,
         max_num_seqs=options["max_num_seqs"],
         enable_prefix_caching=False,
-        enforce_eager=not options["compile"],
+        enforce_eager=options["eager"],
     )
 
     def run(case: Case) -> dict[str, Any]:
