@@ -8,6 +8,7 @@ import math
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,10 @@ def _back_off(tables: list[dict[_Gram, Counter[str]]], gram: _Gram) -> str:
 
 
 class Recogniser:
-    """One decoder each for free speech, the sentences' language model, and their grammar."""
+    """One decoder each for free speech, the sentences' language model, and their grammar.
+
+    Each is made when it is first needed.
+    """
 
     def __init__(self, sentences: Sequence[str]) -> None:
         words = [plain(sentence) for sentence in sentences]
@@ -105,9 +109,18 @@ class Recogniser:
         (folder / "sentences.gram").write_text(
             f"#JSGF V1.0;\ngrammar sentences;\npublic <sentence> = {choices};\n"
         )
-        self._free = self._decoder(lm=pocketsphinx.get_model_path("en-us/en-us.lm.bin"))
-        self._model = self._decoder(lm=str(folder / "sentences.arpa"))
-        self._grammar = self._decoder(jsgf=str(folder / "sentences.gram"))
+
+    @cached_property
+    def _free(self) -> pocketsphinx.Decoder:
+        return self._decoder(lm=pocketsphinx.get_model_path("en-us/en-us.lm.bin"))
+
+    @cached_property
+    def _model(self) -> pocketsphinx.Decoder:
+        return self._decoder(lm=str(Path(self._folder.name) / "sentences.arpa"))
+
+    @cached_property
+    def _grammar(self) -> pocketsphinx.Decoder:
+        return self._decoder(jsgf=str(Path(self._folder.name) / "sentences.gram"))
 
     @staticmethod
     def _decoder(**options: str) -> pocketsphinx.Decoder:
