@@ -28,14 +28,14 @@ PY
 [ "${PIPESTATUS[0]}" -eq 0 ] || { echo "no CUDA device"; exit 1; }
 
 bench=("$PYTHON" -m stretto bench)
-gpu=(--model random --device cuda --dtype bfloat16)
-part weights 60 "$PYTHON" -m stretto.benchmarks.engine_setup random
-part attention 60 "${bench[@]}" attention --device cuda --sizes 1,64,256 --contexts 128,1024 \
+part weights 45 "$PYTHON" -m stretto.benchmarks.engine_setup random
+gpu=(--model "$(tail -n 1 "$OUT/weights.txt")" --device cuda --dtype bfloat16)
+part attention 45 "${bench[@]}" attention --device cuda --sizes 1,64,256 --contexts 128,1024 \
   --output "$OUT/attention.json"
-part tests 120 "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider tests
+part tests 100 "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider tests
 part step 60 "${bench[@]}" step "${gpu[@]}" --max-num-seqs 256 --sizes 1,16,64,256 --no-split \
   --platform-out "$OUT/platform.json" --output "$OUT/step.json"
-part vocoder 40 "${bench[@]}" vocoder "${gpu[@]}" --rows 1,16,64 --frames 64,160 \
+part vocoder 30 "${bench[@]}" vocoder "${gpu[@]}" --rows 1,16,64 --frames 64,160 \
   --output "$OUT/vocoder.json"
 part offline 60 "${bench[@]}" offline "${gpu[@]}" --max-num-seqs 256 --max-vocoder-frames 16384 \
   --batch-sizes 1,10,64,256,512 --frames 256 --output "$OUT/offline.json"
@@ -48,10 +48,10 @@ server=$!
 trap 'kill "$server" 2>/dev/null' EXIT
 serve=("${bench[@]}" serve --base-url "http://127.0.0.1:$port" --no-progress --warmup 4
   --extra-body '{"max_new_tokens": 300}' --max-seconds-per-char 100 --timeout 60)
-part serve20 70 "${serve[@]}" --request-rate 20 --duration 20 \
+part serve20 75 "${serve[@]}" --request-rate 20 --duration 20 \
   --slo ttfa_p95_ms=50,underrun_rate=0 --output "$OUT/serve20"
-part serve10 30 "${serve[@]}" --max-concurrency 10 --num-requests 40 --output "$OUT/serve10"
-part serve1 30 "${serve[@]}" --max-concurrency 1 --num-requests 8 --output "$OUT/serve1"
+part serve10 25 "${serve[@]}" --max-concurrency 10 --num-requests 40 --output "$OUT/serve10"
+part serve1 20 "${serve[@]}" --max-concurrency 1 --num-requests 8 --output "$OUT/serve1"
 kill "$server"
 wait "$server" 2>/dev/null
 trap - EXIT
