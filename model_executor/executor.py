@@ -77,7 +77,10 @@ class LocalExecutor:
         dtype = resolve_dtype(config.dtype, device)
         model = load_speech_model(checkpoint, dtype=dtype, device=device)
         self._spec = model.spec
-        self._vocoder = VocoderRunner(load_vocoder(checkpoint, device=device))
+        # On CUDA the vocoder is not what a step waits for, and float32 is exact.
+        matmul_dtype = dtype if device.type == "cpu" else torch.float32
+        vocoder = load_vocoder(checkpoint, device=device, matmul_dtype=matmul_dtype)
+        self._vocoder = VocoderRunner(vocoder)
         self._num_blocks = count_blocks(
             model.spec,
             memory=config.kv_cache_memory,

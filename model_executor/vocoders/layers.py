@@ -32,6 +32,13 @@ class Placement:
     matmul_dtype: torch.dtype = torch.float32
 
 
+def _can_pack(placement: Placement) -> bool:
+    if placement.device.type != "cpu" or not torch._C._has_mkldnn:
+        return False
+    is_bf16 = placement.matmul_dtype == torch.bfloat16
+    return not is_bf16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class Linear:
     """`activation(x W^T + b)`, float32 in and out whatever the product's type.
 
@@ -55,7 +62,7 @@ class Linear:
         self._chained = chained
         weight = weight.to(placement.device, self._dtype).contiguous()
         self._bias = None if bias is None else bias.to(placement.device, self._dtype)
-        self._packed = placement.device.type == "cpu" and torch._C._has_mkldnn
+        self._packed = _can_pack(placement)
         self._weight: Tensor = (
             torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
             if self._packed
