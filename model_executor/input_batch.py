@@ -239,6 +239,14 @@ class InputBatch:
             arrays["speakers"] = np.stack([vector for _, vector in speakers])
         return arrays
 
+    def newest_frames(self, plan: BatchPlan, store: FrameStore) -> LongArray:
+        """Rows of the frame store [B] that a decode step reads; see `BatchPlan.is_decode`."""
+        rows = [
+            store.row(state.seq_id, state.frame_index(computed))
+            for state, computed in zip(plan.states, plan.computed.tolist(), strict=True)
+        ]
+        return np.array(rows, dtype=np.int64)
+
     def sampling_arrays(self, group: SampleGroup, store: FrameStore) -> Arrays:
         """Host side of `SamplingTensors` and where the draws go."""
         rows = np.array([state.row for state in group.states], dtype=np.int64)

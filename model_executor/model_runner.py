@@ -213,7 +213,7 @@ class ModelRunner:
         """Queue a decode step as one graph: draws [B, C]."""
         arrays = self._batch.attention_arrays(plan)
         del arrays["query_start_loc"]  # one position each
-        arrays["frame_source"] = self._batch.embedding_arrays(plan, self.store)["frame_source"]
+        arrays["frame_source"] = self._batch.newest_frames(plan, self.store)
         arrays |= self._batch.sampling_arrays(plan.groups[0], self.store)
         return self._graphs.run(arrays, self._paddings(), len(plan.states))
 
