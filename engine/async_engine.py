@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import Any
 
 from .build import build_core
@@ -135,30 +136,9 @@ class AsyncSpeechEngine:
         if isinstance(processed, AudioChunk):
             yield processed
             return
-        event_loop = asyncio.get_running_loop()
-        chunks: asyncio.Queue[AudioChunk] = asyncio.Queue()
-
-        def sink(chunk: AudioChunk) -> None:
-            event_loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-
-        is_over = False
-        submission = loop.submit(request_id, processed, sink, submitted=submitted)
-        try:
-            try:
-                await asyncio.wrap_future(submission)
-            except StrettoError:
-                is_over = True
-                raise
-            if self._encoding.pop(request_id, False):
-                loop.abort(request_id)
-            while not is_over:
-                chunk = await chunks.get()
-                is_over = chunk.is_last
+        async with aclosing(self._listen(loop, request_id, processed, submitted)) as chunks:
+            async for chunk in chunks:
                 yield chunk
-        finally:
-            self._encoding.pop(request_id, None)
-            if not is_over:
-                loop.abort(request_id)
 
     async def generate(
         self,
@@ -211,6 +191,35 @@ class AsyncSpeechEngine:
         if self._core is None or self._loop is None or not self._loop.is_running:
             raise EngineDeadError("the engine is not running")
         return self._core, self._loop
+
+    async def _listen(
+        self, loop: StepLoop, request_id: str, processed: ProcessedRequest, submitted: float
+    ) -> AsyncGenerator[AudioChunk, None]:
+        """Submit, and pass on what the step loop's thread delivers."""
+        event_loop = asyncio.get_running_loop()
+        chunks: asyncio.Queue[AudioChunk] = asyncio.Queue()
+
+        def sink(chunk: AudioChunk) -> None:
+            event_loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+
+        is_over = False
+        submission = loop.submit(request_id, processed, sink, submitted=submitted)
+        try:
+            try:
+                await asyncio.wrap_future(submission)
+            except StrettoError:
+                is_over = True
+                raise
+            if self._encoding.pop(request_id, False):
+                loop.abort(request_id)
+            while not is_over:
+                chunk = await chunks.get()
+                is_over = chunk.is_last
+                yield chunk
+        finally:
+            self._encoding.pop(request_id, None)
+            if not is_over:
+                loop.abort(request_id)
 
     async def _process(
         self, core: EngineCore, request: SpeechRequest, request_id: str

@@ -118,6 +118,7 @@ def mixed_requests(count: int) -> list[SpeechRequest]:
 # Promise 3: your neighbours don't change your voice.
 
 
+@pytest.mark.slow
 def test_sixty_four_mixed_requests_sound_as_each_does_alone(engine: SpeechEngine) -> None:
     requests = mixed_requests(64)
     together = engine.generate(requests)
@@ -193,6 +194,7 @@ def whole(engine: SpeechEngine) -> SpeechResult:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [1, 4, 12, 24])
 def test_streamed_equals_whole(first: int, whole: SpeechResult) -> None:
     for steady in (8, 25, 50, 100):
@@ -204,6 +206,7 @@ def test_streamed_equals_whole(first: int, whole: SpeechResult) -> None:
         np.testing.assert_allclose(audio, whole.audio, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_low_lookahead_is_close_and_has_no_clicks(whole: SpeechResult) -> None:
     """Below -50 dB of the whole decode, at the joins too."""
     for steady in (8, 50):
@@ -372,6 +375,7 @@ def test_odd_texts_are_spoken_or_refused_clearly(engine: SpeechEngine, text: str
     engine.check_integrity()
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_characters(engine: SpeechEngine) -> None:
     text = (WORDS + ". ") * (100_000 // (len(WORDS) + 2) + 1)
     request = SpeechRequest(
