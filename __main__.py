@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=args.log_level.upper())
+    os.environ["STRETTO_LOG_LEVEL"] = args.log_level.upper()  # for the engine process
     try:
         return run_command(args)
     except KeyboardInterrupt:

@@ -33,6 +33,7 @@ from .requests import new_request_id
 logger = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.2, 30.0
+STABLE_S = 60.0  # a process that lived so long is no part of a crash loop
 _ANSWER_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 10.0
 _LAST_WORDS_S = 0.3  # for messages that are on their way when the process has ended
@@ -64,7 +65,8 @@ class EngineProcessClient:
         self._call_ids = itertools.count()
         self._watcher: asyncio.Task[None] | None = None
         self._is_ready = False
-        self._is_closing = False
+        self._closing = asyncio.Event()
+        self._backoff_s = FIRST_BACKOFF_S
 
     @property
     def model_info(self) -> ModelInfo:
@@ -149,9 +151,9 @@ class EngineProcessClient:
 
     async def close(self) -> None:
         """End in-flight requests with `abort`, and the process."""
-        if self._is_closing:
+        if self._closing.is_set():
             return
-        self._is_closing = True
+        self._closing.set()
         if self._is_ready:
             await self._send(wire.Close())
         if self._watcher is not None:
@@ -211,11 +213,15 @@ class EngineProcessClient:
 
     async def _watch(self) -> None:
         """Pass on messages; when the process ends, start it again."""
+        clock = asyncio.get_running_loop().time
         while True:
+            started = clock()
             await self._receive_until_death()
             self._fail_in_flight()
             await self._end_process()
-            if self._is_closing or not await self._restart():
+            if clock() - started > STABLE_S:
+                self._backoff_s = FIRST_BACKOFF_S
+            if self._closing.is_set() or not await self._restart():
                 return
 
     async def _receive_until_death(self) -> None:
@@ -231,23 +237,30 @@ class EngineProcessClient:
         finally:
             receiving.cancel()
             ending.cancel()
-            await asyncio.gather(receiving, ending, return_exceptions=True)
+            outcomes = await asyncio.gather(receiving, ending, return_exceptions=True)
+            if isinstance(outcomes[0], Exception):
+                logger.error("the engine process sent nonsense", exc_info=outcomes[0])
 
     async def _restart(self) -> bool:
         """Try until the engine is up again; False when closed meanwhile."""
-        backoff_s = FIRST_BACKOFF_S
-        while not self._is_closing:
+        while not await self._is_closed_within(self._backoff_s):
+            self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
             self.num_restarts += 1
             try:
                 await self._launch()
+            except Exception as error:
+                logger.warning("restart failed: %s; next in %.1f s", error, self._backoff_s)
+                await self._end_process()
+            else:
                 logger.warning("the engine process is up again")
                 return True
-            except StrettoError as error:
-                logger.warning("engine restart failed: %s; next in %.1f s", error, backoff_s)
-                await self._end_process()
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
         return False
+
+    async def _is_closed_within(self, seconds: float) -> bool:
+        """Wait so long, or until `close` is called; True in that case."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        return self._closing.is_set()
 
     async def _end_process(self) -> None:
         """Kill the process if it still runs, and forget its socket."""

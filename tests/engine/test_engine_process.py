@@ -13,7 +13,7 @@ import pytest
 
 from stretto.engine import wire
 from stretto.engine.config import EngineConfig
-from stretto.engine.engine_process_client import EngineProcessClient
+from stretto.engine.engine_process_client import FIRST_BACKOFF_S, EngineProcessClient
 from stretto.engine.errors import (
     CheckpointError,
     EngineDeadError,
@@ -133,10 +133,26 @@ async def test_a_restart_that_fails_is_tried_again(
         os.kill(client.process_id, signal.SIGKILL)
         await until(lambda: client.num_restarts >= 2)
         assert not client.is_ready
+        assert client._backoff_s > FIRST_BACKOFF_S
         marker.unlink()
         await until(lambda: client.is_ready)
     finally:
         await client.close()
+
+
+@pytest.mark.slow
+async def test_close_does_not_wait_for_a_restart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    marker = tmp_path / "broken"
+    client = make_client(monkeypatch, model=f"fail-until:{marker}")
+    await client.start()
+    client._backoff_s = 1000.0
+    assert client.process_id is not None
+    os.kill(client.process_id, signal.SIGKILL)
+    await until(lambda: not client.is_ready)
+    await asyncio.wait_for(client.close(), TIMEOUT_S)
+    assert client.num_restarts == 0
 
 
 @pytest.mark.slow
