@@ -1,8 +1,8 @@
 """`stretto bench agreement`: does the simulator tell the truth about this machine?
 
-Measures the costs of the loaded model, runs a load on the real engine, runs the same load with the
-same numbers of frames in the simulator on those costs, and compares. Both go through the same
-driver and the same engine core; the executor and the clock differ.
+Measures the costs of the loaded model before and after a load on the real engine, runs the same
+load with the same numbers of frames in the simulator on those costs, and compares. Both go through
+the same driver and the same engine core; the executor and the clock differ.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 from ..engine.build import assemble_core
 from ..engine.config import EngineConfig
 from .arrivals import ArrivalConfig, arrival_times
+from .calibration import Samples, collect, fit_costs
 from .drive import Arrival, CpuClock, Replica, WallClock, drive
 from .engine_setup import add_engine_arguments, describe_engine, engine_config, load_executor
 from .metrics import summarize
 from .platform import Platform
 from .report import environment, write_json
 from .sim_executor import SimClock, SimExecutor
-from .step import measure_costs, measured_platform
+from .step import measured_platform
 from .workload import load_texts
 
 COMPARED = {
@@ -46,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--load-seed", type=int, default=0)
     group.add_argument("--tolerance", type=float, default=0.15, help="fails above it")
     group.add_argument("--calibration-sizes", default="1,2,4,8,16", help="sequences, a,b,c")
-    group.add_argument("--calibration-steps", type=int, default=16)
     group.add_argument(
         "--clock",
         choices=("wall", "cpu"),
@@ -112,11 +112,13 @@ def run(args: argparse.Namespace) -> int:
     sizes = [int(item) for item in args.calibration_sizes.split(",")]
     on_cpu_time = args.clock == "cpu"
     now = process_time if on_cpu_time else perf_counter
-    costs = measure_costs(executor, config, sizes, args.calibration_steps, now)
-    platform = measured_platform("agreement", executor, costs)
     arrivals = make_arrivals(args)
     clock = CpuClock() if on_cpu_time else WallClock()
+    samples = collect(executor, config, sizes, args.frames, now, args.texts)
     real = run_real(executor, config, arrivals, clock)
+    after = collect(executor, config, sizes, args.frames, now, args.texts)
+    costs = fit_costs(Samples(samples.steps + after.steps, samples.batches + after.batches))
+    platform = measured_platform("agreement", executor, costs)
     rows = compare(real, run_simulated(platform, executor, config, arrivals))
     print(f"{'':<20}{'real':>12}{'simulated':>12}{'error':>9}")
     for row in rows:

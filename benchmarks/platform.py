@@ -85,6 +85,8 @@ class Costs:
         prefill_s_per_token: each further position of a step.
         context_s_per_token: each cached position that a step's sequences attend to.
         vocoder: (window frames in a batch, seconds).
+        vocoder_s_per_kept_frame: each frame whose samples are kept, beside its share of the
+            window: a vocoder that carries its state on decodes these and not the window.
         vocoder_s_per_row: each job of a batch beyond the first.
     """
 
@@ -92,6 +94,7 @@ class Costs:
     prefill_s_per_token: float = 0.0
     context_s_per_token: float = 0.0
     vocoder: Points = ((0.0, 0.0), (1.0, 0.0))
+    vocoder_s_per_kept_frame: float = 0.0
     vocoder_s_per_row: float = 0.0
 
     def step_s(self, num_seqs: int, num_tokens: int, num_context: int) -> float:
@@ -99,9 +102,11 @@ class Costs:
         extra = max(num_tokens - num_seqs, 0) * self.prefill_s_per_token
         return interpolate(self.decode, num_seqs) + extra + num_context * self.context_s_per_token
 
-    def vocoder_s(self, num_rows: int, num_frames: int) -> float:
-        """A vocoder batch of `num_rows` jobs with `num_frames` window frames together."""
-        return interpolate(self.vocoder, num_frames) + (num_rows - 1) * self.vocoder_s_per_row
+    def vocoder_s(self, num_rows: int, num_window_frames: int, num_kept_frames: int) -> float:
+        """A vocoder batch of `num_rows` jobs with so many frames together."""
+        kept_s = num_kept_frames * self.vocoder_s_per_kept_frame
+        rows_s = (num_rows - 1) * self.vocoder_s_per_row
+        return interpolate(self.vocoder, num_window_frames) + kept_s + rows_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,8 +132,9 @@ class SimExecutor:
 
     def execute_vocoder(self, batch: VocoderBatch) -> list[FloatArray]:
         """Take a batch's time; silence of the right lengths."""
-        frames = sum(job.num_window_frames for job in batch.jobs)
-        self._take(self._platform.costs.vocoder_s(len(batch.jobs), frames))
+        window = sum(job.num_window_frames for job in batch.jobs)
+        kept = sum(job.end - job.start for job in batch.jobs)
+        self._take(self._platform.costs.vocoder_s(len(batch.jobs), window, kept))
         per_frame = self._platform.model.samples_per_frame
         return [np.zeros((job.end - job.start) * per_frame, np.float32) for job in batch.jobs]
 

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.config import EngineConfig
-from .ar_stage import PHASES, ArStage, Now, PhaseTimer, StepTiming, decode_steps, device_wait
+from .ar_stage import PHASES, ArStage, PhaseTimer, StepTiming, decode_steps, device_wait
+from .calibration import collect, fit_costs
 from .engine_setup import add_engine_arguments, describe_engine, engine_config, load_executor
-from .platform import Costs, Platform, SimModel, fit_points
+from .platform import Costs, Platform, SimModel
 from .report import environment, write_json
-from .vocoder import time_vocoder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,48 +58,6 @@ def format_rows(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def measure_costs(
-    executor: Any,
-    config: EngineConfig,
-    sizes: Sequence[int],
-    steps: int,
-    now: Now = perf_counter,
-) -> Costs:
-    """The costs of an executor: decode by size, prefill and context per position, vocoder."""
-    stage = ArStage(executor, max_num_seqs=max(sizes), block_size=config.block_size, now=now)
-    decode_steps(stage, max(sizes), 40, 4)
-    seqs, seconds = [], []
-    for size in sizes:
-        timings = decode_steps(stage, size, 40, steps)
-        seqs += [float(size)] * len(timings)
-        seconds += [timing.total_s for timing in timings]
-    decode = fit_points(seqs, seconds)
-    top = max(sizes)
-    near, far = (_median_s(decode_steps(stage, top, length, steps)) for length in (40, 400))
-    one, many = (_prefill_s(stage, length) for length in (32, 160))
-    points, per_row = time_vocoder(executor, now=now)
-    return Costs(
-        decode=decode,
-        prefill_s_per_token=max(many - one, 0.0) / 128,
-        context_s_per_token=max(far - near, 0.0) / (360 * top),
-        vocoder=points,
-        vocoder_s_per_row=per_row,
-    )
-
-
-def _median_s(timings: Sequence[StepTiming]) -> float:
-    return float(np.median([timing.total_s for timing in timings]))
-
-
-def _prefill_s(stage: ArStage, length: int, repeats: int = 3) -> float:
-    """Seconds of the step that computes a prompt of `length` positions."""
-    taken = []
-    for _ in range(repeats):
-        with stage.sequences(1, length, 2):
-            taken.append(next(iter(stage.steps())).total_s)
-    return float(np.median(taken))
-
-
 def measured_platform(name: str, executor: Any, costs: Costs) -> Platform:
     """The platform of measured costs and the executor's own declarations."""
     speech, vocoder = executor.speech_spec, executor.vocoder_spec
@@ -125,8 +82,9 @@ def run(args: argparse.Namespace) -> int:
     config = engine_config(args)
     executor = load_executor(config)
     if args.platform_out is not None:
-        costs = measure_costs(executor, config, args.sizes, args.steps)
-        measured_platform(args.platform_out.stem, executor, costs).save(args.platform_out)
+        samples = collect(executor, config, args.sizes, 4 * args.steps, perf_counter)
+        platform = measured_platform(args.platform_out.stem, executor, fit_costs(samples))
+        platform.save(args.platform_out)
     timer = None if args.no_split else PhaseTimer(executor, device_wait(executor))
     stage = ArStage(
         executor, max_num_seqs=max(args.sizes), block_size=config.block_size, timer=timer

@@ -1,7 +1,6 @@
 """`stretto bench vocoder`: seconds of audio per second of the vocoder, by rows and frames.
 
-Decodes random windows of many requests in one launch, as the vocoder scheduler's batches are. Also
-gives the simulator its vocoder costs.
+Decodes random windows of many requests in one launch, as the vocoder scheduler's batches are.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..scheduler.interfaces import VocoderJob
-from .ar_stage import Now, device_wait
+from .ar_stage import device_wait
 from .engine_setup import add_engine_arguments, describe_engine, engine_config, load_executor
-from .platform import Points
 from .report import environment, write_json
 
 
@@ -34,8 +32,8 @@ def _ints(text: str) -> tuple[int, ...]:
     return tuple(int(item) for item in text.split(","))
 
 
-def decode_s(executor: Any, rows: int, frames: int, repeats: int, now: Now = perf_counter) -> float:
-    """Median seconds, on the clock `now`, of a batch of `rows` windows of `frames` frames each."""
+def decode_s(executor: Any, rows: int, frames: int, repeats: int) -> float:
+    """Median seconds of a batch of `rows` windows of `frames` frames each."""
     import torch
 
     spec, speech = executor.vocoder_spec, executor.speech_spec
@@ -51,20 +49,11 @@ def decode_s(executor: Any, rows: int, frames: int, repeats: int, now: Now = per
     jobs = [VocoderJob(f"row-{row}", 0, frames, 0, frames, True) for row in range(rows)]
     taken = []
     for _ in range(repeats + 1):
-        began = now()
+        began = perf_counter()
         runner.decode(windows, jobs)
         wait()
-        taken.append(now() - began)
+        taken.append(perf_counter() - began)
     return float(np.median(taken[1:]))
-
-
-def time_vocoder(executor: Any, repeats: int = 3, now: Now = perf_counter) -> tuple[Points, float]:
-    """Costs for the simulator: (window frames, seconds) of one row, and seconds per further row."""
-    points = tuple(
-        (float(frames), decode_s(executor, 1, frames, repeats, now)) for frames in (8, 32, 128, 384)
-    )
-    many = decode_s(executor, 4, 32, repeats, now)
-    return points, max(many - points[2][1], 0.0) / 3
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import pytest
 
 from stretto.benchmarks import cli
 from stretto.benchmarks.arrivals import ArrivalConfig
+from stretto.benchmarks.calibration import collect, fit_costs
 from stretto.benchmarks.metrics import summarize
 from stretto.benchmarks.platform import (
     Costs,
@@ -22,7 +23,7 @@ from stretto.benchmarks.platform import (
     fit_points,
     interpolate,
 )
-from stretto.benchmarks.sim_executor import split
+from stretto.benchmarks.sim_executor import SimClock, SimExecutor, split
 from stretto.benchmarks.simulate import POLICIES, SimConfig, simulate
 from stretto.engine.config import EngineConfig
 
@@ -148,6 +149,27 @@ def test_costs_are_piecewise_linear_and_go_on_beyond_their_ends() -> None:
     points = ((1.0, 1.0), (3.0, 2.0), (5.0, 4.0))
     assert [interpolate(points, x) for x in (1, 2, 4, 6)] == [1.0, 1.5, 3.0, 5.0]
     assert fit_points([2, 1, 1, 1], [9, 1, 2, 30]) == ((1, 2.0), (2, 9.0))
+
+
+def test_calibration_finds_the_costs_it_is_shown() -> None:
+    true = Costs(
+        decode=((1.0, 0.01), (8.0, 0.024)),
+        prefill_s_per_token=1e-3,
+        context_s_per_token=1e-5,
+        vocoder=((0.0, 2e-3), (1000.0, 0.202)),
+        vocoder_s_per_kept_frame=3e-4,
+        vocoder_s_per_row=5e-4,
+    )
+    clock = SimClock()
+    executor = SimExecutor(Platform(name="true", costs=true, model=HAND.model), clock)
+    samples = collect(executor, SETTINGS, (1, 2, 4, 8), 80, clock.read)
+    found = fit_costs(samples)
+    for num_seqs in (1, 3, 8):
+        for num_tokens, context in ((num_seqs, 400), (num_seqs + 50, 100)):
+            args = (num_seqs, num_tokens, context)
+            assert found.step_s(*args) == pytest.approx(true.step_s(*args), rel=0.05)
+    for batch in ((1, 10, 4), (4, 100, 60), (8, 300, 300)):
+        assert found.vocoder_s(*batch) == pytest.approx(true.vocoder_s(*batch), rel=0.05)
 
 
 def test_texts_are_split_at_sentence_ends() -> None:
