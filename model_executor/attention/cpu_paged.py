@@ -6,6 +6,9 @@ needed where it runs: numba brings its own.
 
 from __future__ import annotations
 
+import contextlib
+import math
+import mmap
 import threading
 
 import numba
@@ -16,6 +19,9 @@ from .cpu_kernel import paged_attention
 from .interface import AttentionMetadata
 
 _PARALLEL_FROM = 2**16  # cached elements read in a layer; below that waking a thread costs more
+
+# Private memory, because shared memory gets no large pages; other systems have no such flags.
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 # numba's thread pool takes one caller at a time, and a process may hold several engines.
 _THREADS_IN_USE = threading.Lock()
@@ -39,14 +45,10 @@ class CpuPagedAttention:
         head_dim: int,
         dtype: torch.dtype,
     ) -> None:
-        shape = (num_layers, num_blocks, num_kv_heads, block_size, head_dim)
-        self.keys = torch.empty(shape, dtype=dtype)
-        self.values = torch.empty(shape, dtype=dtype)
+        shape = (num_layers, num_blocks, num_kv_heads, 2, block_size, head_dim)
+        self.cache = _large_pages(shape, dtype)
         self._shape = (block_size, num_kv_heads, head_dim)
-        self._addresses = [
-            (keys.data_ptr(), values.data_ptr())
-            for keys, values in zip(self.keys, self.values, strict=True)
-        ]
+        self._addresses = [layer.data_ptr() for layer in self.cache]
         self._kind = marker(dtype)
 
     def forward(
@@ -60,28 +62,34 @@ class CpuPagedAttention:
         """See `AttentionBackend.forward`. The tensors may be slices of one wider row."""
         _, num_kv_heads, head_dim = self._shape
         out = query.new_empty(query.shape)
-        num_sequences = len(metadata.seq_lens)
+        indices = (metadata.query_start_loc, metadata.seq_lens, metadata.block_tables)
         arguments = (
-            (query.data_ptr(), key.data_ptr(), value.data_ptr(), out.data_ptr()),
-            self._addresses[layer],
-            (
-                metadata.query_start_loc.data_ptr(),
-                metadata.seq_lens.data_ptr(),
-                metadata.block_tables.data_ptr(),
-            ),
-            num_sequences * num_kv_heads,
+            (*(t.data_ptr() for t in (query, key, value, out)), self._addresses[layer]),
+            tuple(tensor.data_ptr() for tensor in indices),
+            len(metadata.seq_lens),
         )
-        read = len(query) * metadata.max_seq_len * num_kv_heads * head_dim
-        workers = torch.get_num_threads() if read >= _PARALLEL_FROM else 1
         rest = (
             (query.stride(0), key.stride(0)),
             self._shape,
             (query.shape[1] // num_kv_heads, metadata.block_tables.stride(0)),
             self._kind,
         )
-        if workers == 1:
+        read = len(query) * metadata.max_seq_len * num_kv_heads * head_dim
+        workers = min(torch.get_num_threads(), numba.get_num_threads())
+        if workers == 1 or read < _PARALLEL_FROM:
             paged_attention(*arguments, 1, *rest)
         else:
             with _THREADS_IN_USE:
-                paged_attention(*arguments, min(workers, numba.get_num_threads()), *rest)
+                paged_attention(*arguments, workers, *rest)
         return out
+
+
+def _large_pages(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """An empty tensor for which the system is asked for large pages, where it knows the word:
+    blocks are read in random order, and with small pages each one costs a walk of page tables."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = mmap.mmap(-1, max(size, 1), **_PRIVATE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype, count=math.prod(shape)).view(shape)

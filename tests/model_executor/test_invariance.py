@@ -53,7 +53,7 @@ def draws(driver: Driver, names: list[str]) -> dict[str, tuple[list[list[int]], 
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, tuple[list[list[int]], bytes]]:
-    found = {}
+    found: dict[str, tuple[list[list[int]], bytes]] = {}
     for index, (prompt, sampling) in enumerate(mixed_requests()):
         driver = Driver()
         driver.add(str(index), prompt, sampling)
