@@ -21,6 +21,7 @@ from ...engine.request import SpeechRequest
 from ..interfaces import Prompt, SpeechModelSpec
 from .chattts_text import ChatTTSTokenizer, check_scripts, prepare, strip_structure
 from .chattts_voices import ChatTTSVoices, Conditioning, EncodeReference
+from .scripts import dominant_language
 from .segmentation import Segment, SegmentLimits, segment_lines
 from .text_normalizer import TextNormalizer
 from .wetext_rules import warm_up
@@ -121,7 +122,7 @@ class ChatTTSFrontend:
         """The transcript in the same spelling as the text that follows it."""
         text = strip_structure(conditioning.transcript)
         check_scripts(text)
-        spoken = segment_lines(text, _UNCUT, lambda sentence: self._spoken(sentence, request))
+        spoken = self._lines(text, _UNCUT, request)
         if not spoken:
             raise RequestError("the transcript (ref_text) has no words", param="ref_text")
         return " ".join(segment.text for segment in spoken) + " "
@@ -134,16 +135,22 @@ class ChatTTSFrontend:
                 param="text",
             )
         check_scripts(text)
-        segments = segment_lines(text, _LIMITS, lambda sentence: self._spoken(sentence, request))
+        segments = self._lines(text, _LIMITS, request)
         if not segments:
             raise RequestError(
                 "nothing in the text can be spoken: it has no word and no number", param="text"
             )
         return segments
 
-    def _spoken(self, sentence: str, request: SpeechRequest) -> str:
+    def _lines(self, text: str, limits: SegmentLimits, request: SpeechRequest) -> list[Segment]:
+        language = dominant_language(text)
+        return segment_lines(
+            text, limits, lambda sentence: self._spoken(sentence, request, language)
+        )
+
+    def _spoken(self, sentence: str, request: SpeechRequest, otherwise: str) -> str:
         if request.normalize:
-            sentence = prepare(self._normalizer.normalize(sentence, request.language))
+            sentence = prepare(self._normalizer.normalize(sentence, request.language, otherwise))
         return sentence if any(char.isalnum() for char in sentence) else ""
 
     def _speech_prompt(self, segment: Segment, conditioning: Conditioning, style: str) -> Prompt:

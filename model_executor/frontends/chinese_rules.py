@@ -21,6 +21,14 @@ _READINGS = tuple(
         (r"&", "和"),
         (r"(?<=[0-9])\s?[×x*]\s?(?=[0-9])", "乘"),
         (r"(?<=[0-9])\s?÷\s?(?=[0-9])", "除以"),
+        (r"km²", "平方公里"),
+        (r"cm²", "平方厘米"),
+        (r"m²", "平方米"),
+        (r"m³", "立方米"),
+        (r"²", "平方"),
+        (r"³", "立方"),
+        (r">(?=\s?[0-9])", "大于"),
+        (r"<(?=\s?[0-9])", "小于"),
         (r"≈", "约等于"),
         (r"≥", "大于等于"),
         (r"≤", "小于等于"),
@@ -30,6 +38,7 @@ _READINGS = tuple(
         (r"[（）()]|—+|～", "，"),
     )
 )
+_FRACTION = re.compile(r"(?<![0-9/])[0-9]{1,3}/[0-9]{1,3}(?![0-9/])")
 _NEEDS_GRAMMAR = re.compile(r"[0-9%$€£¥￥℃°=+/~]")
 _CUT = re.compile(r"(?<=[，。！？；])")
 _MARKS = str.maketrans({",": "，", ".": "。", "!": "！", "?": "？", ";": "；", ":": "："})
@@ -43,6 +52,8 @@ def speak_chinese(run: str) -> str:
     """Words of a run of Chinese text, with full-width marks."""
     for pattern, spoken in _READINGS:
         run = pattern.sub(spoken, run)
+    # With "约" before it, the grammar would put that word inside the fraction.
+    run = _FRACTION.sub(lambda match: verbalize(match[0], "zh") or match[0], run)
     if _NEEDS_GRAMMAR.search(run):
         run = "".join(_by_grammar(clause) for clause in _CUT.split(run))
     run = _MARK.sub(lambda mark: mark[0].translate(_MARKS), run)

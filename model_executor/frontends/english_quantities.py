@@ -48,7 +48,8 @@ _UNITS = {
     "V": "volt", "px": "pixel", "mph": "mile per hour", "km/h": "kilometer per hour",
     "kph": "kilometer per hour", "m/s": "meter per second", "°C": "degree Celsius",
     "℃": "degree Celsius", "°F": "degree Fahrenheit", "℉": "degree Fahrenheit", "°": "degree",
-    "m²": "square meter", "dB": "decibel", "rpm": "revolution per minute",
+    "m²": "square meter", "km²": "square kilometer", "cm²": "square centimeter",
+    "ft²": "square foot", "m³": "cubic meter", "dB": "decibel", "rpm": "revolution per minute",
     "fps": "frame per second", "k": "thousand",
     "μm": "micrometer", "μs": "microsecond", "μg": "microgram", "Ω": "ohm", "kΩ": "kiloohm",
 }  # fmt: skip
@@ -113,8 +114,8 @@ def _measure(match: Match[str]) -> str:
     amount, unit = match["amount"], _UNITS[match["unit"].strip()]
     head, space, tail = unit.partition(" ")
     if amount != "1":
-        if head == "square":
-            tail += "s"
+        if head in ("square", "cubic"):
+            tail = _IRREGULAR.get(tail, tail + "s")
         elif tail == "hour":
             tail = "hours"
         elif head not in _UNCHANGED:
@@ -183,6 +184,7 @@ _PLAIN = re.compile(rf"(?:(?P<cue>\b[A-Za-z]+)(?P<space>\s))?(?<![0-9])(?P<digit
 _RULES: tuple[tuple[re.Pattern[str], _Speak], ...] = tuple(
     (re.compile(pattern), speak)
     for pattern, speak in (
+        (r"(?<=[0-9℃℉%])~(?=[-−]?[0-9])", lambda m: " to "),
         (rf"~(?={_SYMBOL}?[0-9])", lambda m: "about "),
         (rf"(?P<sign>{_SYMBOL})(?P<low>{_NUMBER})\s?[-–—]\s?(?:(?P=sign))?(?P<high>(?={_NUMBER}))",
          lambda m: f"{words.number(m['low'])} to {m['sign']}"),

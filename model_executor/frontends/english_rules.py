@@ -33,7 +33,7 @@ def speak_english(text: str) -> str:
     """Words of a sentence."""
     if _NOTHING_TO_DO.fullmatch(text):
         return text
-    text = _plain_letters(text)
+    text = _plain_letters(text.translate(_WIDE_MARKS))
     text = _spoken_addresses(text)
     text = _expanded(text)
     text = _spoken_romans(text)
@@ -42,6 +42,10 @@ def speak_english(text: str) -> str:
     return _spelled_acronyms(text).strip()
 
 
+_WIDE_MARKS = str.maketrans(
+    {"，": ", ", "、": ", ", "。": ". ", "！": "! ", "？": "? ", "；": "; ", "：": ": ", "（": " (",
+     "）": ") "}
+)  # fmt: skip
 _LIGATURES = str.maketrans(
     {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "th", "þ": "th", "ı": "i",
      "Æ": "Ae", "Œ": "Oe", "Ø": "O", "Ł": "L", "Đ": "D", "Þ": "Th"}
@@ -178,6 +182,8 @@ _SYMBOLS = tuple(
         (r"(?<=\w)\s?<\s(?=\w)", " is less than "),
         (r"(?<=\w)\s?>\s(?=\w)", " is greater than "),
         (r"©", " copyright "),
+        (r"²", " squared "),
+        (r"³", " cubed "),
         (r"£", " pounds "),
         (r"€", " euros "),
         (r"\$", " dollars "),
@@ -197,7 +203,6 @@ _SYMBOLS = tuple(
         (r"\s{2,}", " "),
     )
 )
-_LEADING = re.compile(r"^[\s,;:.]+")
 _PLURAL_S = re.compile(r"(?<=[a-z]s)'(?=\s|$)")
 
 
@@ -205,7 +210,7 @@ def _spoken_symbols(text: str) -> str:
     text = _PLURAL_S.sub("", text)
     for pattern, spoken in _SYMBOLS:
         text = pattern.sub(spoken, text)
-    return _LEADING.sub("", text)
+    return text
 
 
 _CAPITALS = re.compile(r"\b([A-Z]{2,6})(s|'s)?\b")

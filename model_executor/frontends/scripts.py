@@ -26,10 +26,12 @@ _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af\u3007"
 _LATIN = "A-Za-z\u00c0-\u024f\u1e00-\u1eff"
 LONE_GREEK = re.compile(r"(?<![\u0370-\u03ff])[µ\u0391-\u03c9](?![\u0370-\u03ff])")
 """A Greek letter that stands for itself, as in a unit or a formula."""
+_HAN_MARK = re.compile("[，。、：；！？]")
 _HAN_CHAR = re.compile(f"[{_HAN}]")
 # A Latin word counts as English only when no digit touches it: "5kg" follows its surroundings.
 _STRONG = re.compile(
-    rf"(?P<zh>[{_HAN}]+)|(?P<en>(?<![0-9{_LATIN}.])[{_LATIN}]+(?:['’.&-][{_LATIN}]+)*\.?"
+    rf"(?P<zh>[{_HAN}]+)|(?P<en>(?<![0-9{_LATIN}./°])[{_LATIN}]+(?:['’.&-][{_LATIN}]+)*"
+    rf"(?:-[0-9]+|\.)?"
     rf"(?![0-9{_LATIN}]))"
 )
 
@@ -39,10 +41,15 @@ def is_han(char: str) -> bool:
     return any(low <= ord(char) <= high for low, high in _HAN_RANGES) or char == "〇"
 
 
-def dominant_language(text: str) -> str:
-    """`zh` when there are more Chinese characters than Latin words, else `en`."""
+def dominant_language(text: str, otherwise: str = "en") -> str:
+    """`zh` when there are more Chinese characters than Latin words, else `en`.
+
+    Text without either is Chinese when it has Chinese punctuation, else `otherwise`.
+    """
     num_han = sum(1 for _ in _HAN_CHAR.finditer(text))
     num_words = sum(match.lastgroup == "en" for match in _STRONG.finditer(text))
+    if num_han == num_words == 0:
+        return "zh" if _HAN_MARK.search(text) else otherwise
     return "zh" if num_han > num_words else "en"
 
 

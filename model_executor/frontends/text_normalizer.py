@@ -24,8 +24,8 @@ CONTROL_TAG = re.compile(
 )
 """Tags that a text may carry for models that know them."""
 
-_KEPT_WIDE = frozenset("，。！？：；、（）“”‘’《》「」『』【】…—～￥·℃℉")
-_POWERS = str.maketrans({"²": " squared", "³": " cubed"})
+_KEPT_WIDE = frozenset("，。！？：；、（）“”‘’《》「」『』【】…—～￥·℃℉²³")
+_DEGREES = re.compile(r"°\s?([CF])\b")
 _VULGAR = re.compile(r"(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215f])")
 _QUOTES = str.maketrans(
     {"’": "'", "‘": "'", "ʼ": "'", "`": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'}
@@ -35,20 +35,22 @@ _GREEK = re.compile(rf"(?:{LONE_GREEK.pattern})(?![A-Za-z])")
 _LONG_WORD = re.compile(r"[^\W_]{45,}")
 _LONG_WORD_PIECE = 30
 _SPACES = re.compile(r"\s+")
+_LEADING = re.compile(r"^[\s,;:.，；：。、]+")
 _SPEAKABLE = re.compile(r"[^\W_]")
 
 
 class TextNormalizer:
     """Rewrites sentences into words. Thread-safe; results are cached."""
 
-    def normalize(self, sentence: str, language: str | None = None) -> str:
+    def normalize(self, sentence: str, language: str | None = None, otherwise: str = "en") -> str:
         """Speakable text of one sentence; empty when nothing in it can be spoken.
 
         Args:
             sentence: at most a few hundred characters, for the rules' cost.
             language: `en` or `zh` for digits and symbols between words; None detects.
+            otherwise: the language of a sentence that has no words to detect it by.
         """
-        return _normalize(sentence, language or dominant_language(sentence))
+        return _normalize(sentence, language or dominant_language(sentence, otherwise))
 
 
 @lru_cache(maxsize=2048)
@@ -60,13 +62,14 @@ def _normalize(sentence: str, language: str) -> str:
         pieces += [_speak(text[start : tag.start()], language), tag[0]]
         start = tag.end()
     pieces.append(_speak(text[start:], language))
-    spoken = _SPACES.sub(" ", "".join(pieces)).strip()
+    spoken = _LEADING.sub("", _SPACES.sub(" ", "".join(pieces)).strip())
     return spoken if _SPEAKABLE.search(CONTROL_TAG.sub("", spoken)) else ""
 
 
 def _fold(text: str) -> str:
     """Compatibility forms to plain ones; emoji, decoration and control characters dropped."""
-    text = _VULGAR.sub(" ", unicodedata.normalize("NFC", text)).translate(_POWERS)
+    text = _VULGAR.sub(" ", unicodedata.normalize("NFC", text))
+    text = _DEGREES.sub(lambda match: "℃" if match[1] == "C" else "℉", text)
     folded = _GREEK.sub(_greek_name, "".join(_fold_char(char) for char in text))
     return _LONG_WORD.sub(_break_word, folded)
 

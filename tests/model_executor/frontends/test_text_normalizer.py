@@ -121,6 +121,14 @@ CHINESE = {
     "50%的人": "百分之五十的人",
     "1,234,567人": "一百二十三万四千五百六十七人",
     "第1/2章": "第二分之一章",
+    "约1/4反对": "约四分之一反对",
+    "1+1=2，3×4=12。": "一加一等于二，三乘四等于十二。",
+    "25°C，-5℃~10℃": "二十五摄氏度，负五摄氏度到十摄氏度",
+    "面积100m²，胜率>50%": "面积一百平方米，胜率大于百分之五十",
+    "120km/h的速度": "每小时一百二十公里的速度",
+    "上午8:00-10:30开放": "上午八点到十点三十分开放",
+    "电话010-12345678": "电话零一零一二三四五六七八",
+    "90后说：“不！”……": "九零后说：不！",
     "重5kg": "重五千克",
     "他说：“你好！”": "他说：你好！",
     "3-5个": "三到五个",
@@ -129,6 +137,8 @@ CHINESE = {
 MIXED = {
     "我喜欢Python和NLP": "我喜欢Python和N L P",
     "我买了3个apple": "我买了三个apple",
+    "K歌、T恤和COVID-19疫情": "K歌、T恤和COVID nineteen疫情",
+    "发邮件到me@example.com。": "发邮件到me at example dot com.",
     "请联系Dr. Wang": "请联系Doctor Wang",
     "I paid 5 dollars. 谢谢": "I paid five dollars. 谢谢",
 }
@@ -185,6 +195,12 @@ def test_control_tags_pass_untouched(normalizer: TextNormalizer) -> None:
 def test_language_decides_between_words(normalizer: TextNormalizer) -> None:
     assert normalizer.normalize("42", "en") == "forty two"
     assert normalizer.normalize("42", "zh") == "四十二"
+
+
+def test_a_sentence_without_words_follows_its_text(normalizer: TextNormalizer) -> None:
+    assert normalizer.normalize("42.", otherwise="zh") == "四十二。"
+    assert normalizer.normalize("42.", otherwise="en") == "forty two."
+    assert normalizer.normalize("42 cats.", otherwise="zh") == "forty two cats."
 
 
 def test_digits_of_other_scripts(normalizer: TextNormalizer) -> None:
