@@ -15,6 +15,7 @@ import torch
 
 from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput
 from .attention.interface import AttentionBackend, AttentionMetadata
+from .cpu_sampler import CpuSampler
 from .cuda_graphs import Padding, StepGraphs
 from .frame_store import SCRATCH_ROW, FrameStore
 from .input_batch import BatchPlan, InputBatch, SampleGroup
@@ -65,7 +66,8 @@ class ModelRunner:
             block_size=block_size,
         )
         self._ends = {"frames": spec.eos_id, "text": spec.text_eos_id}
-        self.samplers = {kind: Sampler(end) for kind, end in self._ends.items() if end is not None}
+        create: type[Sampler] = CpuSampler if model.device.type == "cpu" else Sampler
+        self.samplers = {kind: create(end) for kind, end in self._ends.items() if end is not None}
         # The last row belongs to no sequence: padding rows write there.
         self._windows = self._new_windows(self._batch.num_rows + 1)
         self._graphs = StepGraphs(self._decode, graph_buckets, model.device, self._anchors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from stretto.model_executor.cpu_sampler import CpuSampler
 from stretto.model_executor.noise import chattts_race, philox, uniform
 from stretto.model_executor.sampler import PENALTY_WINDOW, Sampler, SamplingTensors
 
@@ -100,10 +102,11 @@ def test_at_least_three_are_kept() -> None:
     assert (probs > 0).sum() == 3
 
 
-def test_the_end_can_be_banned() -> None:
+@pytest.mark.parametrize("create", [Sampler, CpuSampler])
+def test_the_end_can_be_banned(create: type[Sampler]) -> None:
     logits = torch.zeros(1, 1, SIZE)
     logits[..., END] = 50
-    sampler = Sampler(END)
+    sampler = create(END)
     assert sampler(logits, tensors()).item() == END
     assert sampler(logits, tensors(ban_eos=True)).item() != END
 
@@ -136,6 +139,40 @@ def test_upstreams_seed_draws_like_torch_multinomial() -> None:
     generator = torch.Generator().manual_seed(42)
     wanted = torch.multinomial(logits[0].softmax(-1), 1, generator=generator)[:, 0]
     assert codes[0].tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("top_k", [1, 20, 64, 626])
+@pytest.mark.parametrize("top_p", [0.05, 0.7, 1.0])
+@pytest.mark.parametrize("raced", [False, True])
+def test_the_compiled_sampler_draws_the_same(top_k: int, top_p: float, raced: bool) -> None:
+    rows, columns, size = 150, 4, 626
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(rows, columns, size, generator=generator) * 4
+    noise = uniform(np.arange(rows, dtype=np.uint64), np.zeros(rows, np.int64), columns)
+    window = torch.randint(0, size + 1, (rows, PENALTY_WINDOW, columns), generator=generator)
+    given = SamplingTensors(
+        temperature=torch.rand(rows, columns, generator=generator) + 0.3,
+        top_p=torch.full((rows,), top_p),
+        top_k=torch.full((rows,), top_k),
+        repetition_penalty=torch.rand(rows, generator=generator) + 1,
+        ban_eos=torch.arange(rows) % 2 == 0,
+        window=window,
+        uniform=torch.from_numpy(noise),
+        race=chattts_race(7, columns, size).repeat(rows, 1, 1) if raced else None,
+        uses_race=torch.arange(rows) % 3 == 0 if raced else torch.zeros(rows, dtype=torch.bool),
+    )
+    got, wanted = CpuSampler(size - 1)(logits, given), Sampler(size - 1)(logits, given)
+    assert (got == wanted).float().mean() > 0.995  # a draw may fall on a rounded border
+    alone = [_row(given, row) for row in range(0, rows, 29)]
+    for row, tensors_of_row in zip(range(0, rows, 29), alone, strict=True):
+        assert torch.equal(CpuSampler(size - 1)(logits[row : row + 1], tensors_of_row)[0], got[row])
+
+
+def _row(given: SamplingTensors, row: int) -> SamplingTensors:
+    parts = {field.name: getattr(given, field.name) for field in fields(given)}
+    return SamplingTensors(
+        **{name: None if part is None else part[row : row + 1] for name, part in parts.items()}
+    )
 
 
 def test_philox_known_answers() -> None:
