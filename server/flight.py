@@ -144,8 +144,8 @@ class Flight:
         listener.close()
         self._listeners.discard(listener)
         if not self._listeners and not self._over:
-            self._over = True
             self.task.cancel()
+            self._end()  # here too: a task cancelled before its first step runs no `finally`
 
     async def _pump(self) -> None:
         watch = self._watch()
@@ -165,6 +165,10 @@ class Flight:
             self._fail(ApiError(500, "the engine ended early", code="internal_error"))
         finally:
             watch.cancel()
+            self._end()
+
+    def _end(self) -> None:
+        if not self._over:
             self._over = True
             self._on_end(self)
 
