@@ -10,9 +10,11 @@ say nothing about naturalness.
 import argparse
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,7 @@ Samples = npt.NDArray[np.float32]
 _FOLDER = Path(__file__).parent / "sentences"
 _ROBUST_TEXTS = 500
 _SINGLE_WORDS = 100
+_CONTROLS = 12
 
 
 @dataclass(frozen=True)
@@ -97,26 +100,31 @@ def _shuffled(audio: Iterable[Samples]) -> Iterator[Samples]:
         yield np.concatenate(pieces)
 
 
-def compare(engine: stretto.SpeechEngine, voice: str, texts: Sequence[str]) -> dict[str, object]:
-    """Engine against source voice on the same sentences, with the controls that must fail."""
+def source_hearing(voice: str, texts: Sequence[str]) -> dict[str, Any]:
+    """What is heard of the source voice."""
+    return asdict(hear(Recogniser(texts), texts, source_audio(texts, voice), free=True))
+
+
+def engine_hearing(
+    engine: stretto.SpeechEngine, voice: str, texts: Sequence[str], source: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is heard of the engine, against ``source``, with the controls that must fail."""
     recogniser = Recogniser(texts)
-    source, spoken = source_audio(texts, voice), engine_audio(engine, texts, voice)
-    natural = hear(recogniser, texts, source, free=True)
-    engine_hearing = hear(recogniser, texts, spoken, free=True)
-    pairs = zip(engine_hearing.free_errors, natural.free_errors, strict=True)
+    spoken = engine_audio(engine, texts, voice)
+    heard = hear(recogniser, texts, spoken, free=True)
+    pairs = zip(heard.free_errors, source["free_errors"], strict=True)
     gap = [float(ours - theirs) for ours, theirs in pairs]
     weights = [float(len(plain(text))) for text in texts]
-    few = slice(0, 40)
-    controls = {
-        "reversed": hear(recogniser, texts[few], _reversed(spoken[few]), free=False),
-        "shuffled": hear(recogniser, texts[few], list(_shuffled(spoken[few])), free=False),
-    }
+    few = slice(0, _CONTROLS)
+    controls = {"reversed": _reversed(spoken[few]), "shuffled": list(_shuffled(spoken[few]))}
     return {
-        "source": asdict(natural),
-        "engine": asdict(engine_hearing),
+        "engine": asdict(heard),
         "free_gap": sum(gap) / sum(weights),
         "free_gap_interval": bootstrap_interval(gap, weights),
-        "controls": {name: asdict(control) for name, control in controls.items()},
+        "controls": {
+            name: asdict(hear(recogniser, texts[few], audio, free=False))
+            for name, audio in controls.items()
+        },
     }
 
 
@@ -210,20 +218,35 @@ def cleanliness(engine: stretto.SpeechEngine, voice: str) -> dict[str, object]:
     }
 
 
-def evaluate(model: str, parts: Sequence[str]) -> dict[str, object]:
-    """All measurements named in ``parts``."""
-    report: dict[str, object] = {}
+def evaluate(model: str, parts: Sequence[str], out: Path) -> None:
+    """Measure ``parts`` and write each into the JSON of ``out`` as soon as it is known.
+
+    The source voices' hearing is taken from ``out`` where it is already there.
+    """
+    report: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+
+    def note(name: str, make: Callable[[], object]) -> None:
+        report[name] = make()
+        out.write_text(json.dumps(report, indent=1) + "\n")
+
+    texts = sentences("test")
+    for voice in SPEAKERS:
+        if f"source {voice}" not in report:
+            note(f"source {voice}", partial(source_hearing, voice, texts))
+    if parts == ["source"]:
+        return
     with stretto.SpeechEngine(model=model) as engine:
         for voice in SPEAKERS:
-            if "hearing" in parts:
-                report[f"hearing {voice}"] = compare(engine, voice, sentences("test"))
-            if "words" in parts:
-                report[f"single words {voice}"] = single_words(engine, voice)
-            if "clean" in parts:
-                report[f"clean {voice}"] = cleanliness(engine, voice)
+            source = report[f"source {voice}"]
+            makers: dict[str, Callable[[], object]] = {
+                "hearing": partial(engine_hearing, engine, voice, texts, source),
+                "words": partial(single_words, engine, voice),
+                "clean": partial(cleanliness, engine, voice),
+            }
+            for part in (part for part in makers if part in parts):
+                note(f"{part} {voice}", makers[part])
         if "robust" in parts:
-            report["robust"] = robustness(engine)
-    return report
+            note("robust", partial(robustness, engine))
 
 
 def main() -> None:
@@ -231,10 +254,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="default")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--parts", default="hearing,words,clean,robust")
+    parser.add_argument("--parts", default="hearing,words,clean,robust", help="or: source")
     options = parser.parse_args()
-    report = evaluate(options.model, options.parts.split(","))
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    evaluate(options.model, options.parts.split(","), options.out)
 
 
 if __name__ == "__main__":
