@@ -1,7 +1,7 @@
 """Compile every kernel for a CUDA architecture; no GPU is needed, only Triton's own assembler.
 
-Run as a script, in a process without the interpreter: `python compile_kernels.py CAPABILITY`. The
-types and sizes are those that `TritonAttention` launches; it prints one line a kernel.
+Run as a script, in a process without the interpreter: `compile_kernels.py 90:bf16 80:fp32`. Types
+and sizes are those that `TritonAttention` launches; it prints one line a kernel.
 """
 
 from __future__ import annotations
@@ -43,24 +43,27 @@ def compile_kernel(kernel: Any, dtype: str, capability: int, **constants: Any) -
     print(kernel.__name__, dtype, len(compiled.asm["cubin"]), "bytes")
 
 
-def main(capability: int) -> None:
-    for dtype, rows in (("bf16", 64), ("fp32", 16)):
-        common: dict[str, Any] = {
-            "NUM_KV_HEADS": 12,
-            "GROUP": 1,
-            "HEAD_DIM": 64,
-            "SPLIT": 256,
-            "BLOCK_SIZE": 16,
-        }
-        common["PRECISION"] = "ieee" if dtype == "fp32" else "tf32"
-        common["BLOCK_N"] = 32 if dtype == "fp32" else 64
-        compile_kernel(kernels.store_kv, dtype, capability, WIDTH=768, BLOCK=1024)
-        decode = common | {"BLOCK_M": 16, "BLOCK_Q": 16, "ONE_QUERY": True}
-        compile_kernel(kernels.attend, dtype, capability, **decode, SPLIT_GRID=True)
-        compile_kernel(kernels.merge_splits, dtype, capability, **decode)
-        prefill = common | {"BLOCK_M": rows, "BLOCK_Q": rows, "ONE_QUERY": False}
-        compile_kernel(kernels.attend, dtype, capability, **prefill, SPLIT_GRID=False)
+def compile_all(capability: int, dtype: str) -> None:
+    is_float32 = dtype == "fp32"
+    rows = 16 if is_float32 else 64
+    common: dict[str, Any] = {
+        "NUM_KV_HEADS": 12,
+        "GROUP": 1,
+        "HEAD_DIM": 64,
+        "SPLIT": 256,
+        "BLOCK_SIZE": 16,
+        "BLOCK_N": 32 if is_float32 else 64,
+        "PRECISION": "ieee" if is_float32 else "tf32",
+    }
+    decode = common | {"BLOCK_M": 16, "BLOCK_Q": 16, "ONE_QUERY": True}
+    prefill = common | {"BLOCK_M": rows, "BLOCK_Q": rows, "ONE_QUERY": False}
+    compile_kernel(kernels.store_kv, dtype, capability, WIDTH=768, BLOCK=1024)
+    compile_kernel(kernels.attend, dtype, capability, **decode, SPLIT_GRID=True)
+    compile_kernel(kernels.merge_splits, dtype, capability, **decode)
+    compile_kernel(kernels.attend, dtype, capability, **prefill, SPLIT_GRID=False)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    for wanted in sys.argv[1:]:
+        capability, dtype = wanted.split(":")
+        compile_all(int(capability), dtype)

@@ -27,7 +27,7 @@ HALVES = [torch.float16] if DEVICE == "cpu" else [torch.float16, torch.bfloat16]
 @pytest.fixture(autouse=True)
 def short_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several splits at lengths that the interpreter gets through quickly."""
-    monkeypatch.setattr(triton_paged, "SPLIT", 64)
+    monkeypatch.setattr(triton_paged, "SPLIT", 32)
 
 
 def reference(shape: KVCacheShape) -> ReferenceAttention:
@@ -77,11 +77,11 @@ def test_splits_in_one_program_or_in_several_give_the_same_bits(name: str) -> No
 
 def test_a_sequence_does_not_feel_its_neighbours() -> None:
     """The same bits alone, in a batch, and when prefilled instead of decoded."""
-    batch = Case([(70, 1), (0, 35), (12, 1)])
-    alone = Case([(70, 1)])
-    replay = Case([(65, 6)])
+    batch = Case([(40, 1), (0, 18), (12, 1)])
+    alone = Case([(40, 1)])
+    replay = Case([(35, 6)])
     together = batch.shape(device=DEVICE)
-    query, key, value = alone.inputs(71, 5)
+    query, key, value = alone.inputs(41, 5)
 
     def attend(case: Case, shape: KVCacheShape, row: int) -> torch.Tensor:
         backend = TritonAttention(shape)
@@ -127,17 +127,12 @@ def test_unknown_head_sizes_are_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_kernels_compile_for_cuda(tmp_path: Path) -> None:
     """Ampere, Hopper: what the interpreter forgives, the compiler may not."""
     script = Path(__file__).with_name("compile_kernels.py")
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    for capability in ("80", "90"):
-        done = subprocess.run(
-            [sys.executable, str(script), capability],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.count("bytes") == 8
+    command = [sys.executable, str(script), "90:bf16", "80:fp32"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("bytes") == 8
