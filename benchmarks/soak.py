@@ -205,7 +205,7 @@ class Soak:
 
     async def _kill(self) -> None:
         while True:
-            await asyncio.sleep(self._random.expovariate(1 / self._config.kill_every_s))
+            await asyncio.sleep(self._config.kill_every_s * self._random.uniform(0.5, 1.5))
             self._engine.kill()
             self.report.kills += 1
 

@@ -1,4 +1,4 @@
-"""The server over a real engine in its own process, on the tiny checkpoint: speech, death, return."""
+"""The server over a real engine process, on the tiny checkpoint: speech, death, return."""
 
 from __future__ import annotations
 
