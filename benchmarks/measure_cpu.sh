@@ -39,7 +39,7 @@ for part in $PARTS; do
   case $part in
     agreement)
       run agreement "${bench[@]}" agreement --model default --request-rate 2 --num-requests 30 \
-        --num-threads 1 --clock cpu --output "$OUT/agreement.json"
+        --frames 120 --output "$OUT/agreement.json"
       ;;
     step)
       run step "${bench[@]}" step "${full[@]}" --sizes 1,4,16,64 --output "$OUT/step.json"

@@ -20,6 +20,7 @@ from ..engine.build import assemble_core
 from ..engine.config import EngineConfig
 from ..scheduler.vocoder_scheduler import VocoderScheduler
 from .arrivals import ARRIVALS, ArrivalConfig, arrival_times
+from .client import RequestRecord
 from .drive import ROUTERS, Arrival, Replica, Router, drive
 from .metrics import summarize
 from .platform import Platform, builtin_platforms, find_platform
@@ -29,7 +30,7 @@ from .sim_executor import FrameCount, SimClock, SimExecutor
 from .slo import Slo
 from .workload import TEXT_SETS, load_texts
 
-Records = list[Any]
+Records = list[RequestRecord]
 
 
 class FifoVocoderScheduler(VocoderScheduler):
