@@ -23,7 +23,7 @@ from stretto.engine.config import EngineConfig
 from stretto.engine.core import EngineCore
 from stretto.engine.errors import RequestError, UnknownVoiceError
 from stretto.engine.interface import ModelInfo, VoiceInfo
-from stretto.engine.request import SpeechRequest, Voice
+from stretto.engine.request import SamplingParams, SpeechRequest, Voice
 from stretto.model_executor.interfaces import (
     FloatArray,
     IntArray,
@@ -44,6 +44,10 @@ LEFT, RIGHT = 5, 3  # context in frames
 SAMPLES_PER_FRAME, TAIL = 8, 4
 SAMPLE_RATE = 800  # 100 frames per second
 END_ID = 1000
+
+
+# At least three minutes of steps on the `slow` fake: it is in flight for as long as a test runs.
+ENDLESS = SpeechRequest(text="long @100000", sampling=SamplingParams(max_new_tokens=120_000))
 
 
 class FakeFrontend:

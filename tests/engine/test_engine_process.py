@@ -24,14 +24,11 @@ from stretto.engine.errors import (
 )
 from stretto.engine.output import AudioChunk, RequestMetrics
 from stretto.engine.request import SamplingParams, SpeechRequest, Voice
-from tests.fake_executor import decode
+from tests.fake_executor import ENDLESS, decode
 
 ROOT = Path(__file__).parents[2]
 BUILD = "tests.fake_executor:build_fake_core"
 TIMEOUT_S = 100
-
-# At least three minutes on the slow fake.
-ENDLESS = SpeechRequest(text="long @100000", sampling=SamplingParams(max_new_tokens=120_000))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from stretto.engine.offline import SpeechEngine
 from stretto.engine.output import AudioChunk, SpeechResult
 from stretto.engine.request import SpeechRequest
 from stretto.scheduler.interfaces import ModelRunnerOutput, SchedulerOutput
-from tests.fake_executor import FakeExecutor, build_fake_core, whole_audio
+from tests.fake_executor import ENDLESS, FakeExecutor, build_fake_core, whole_audio
 
 TIMEOUT_S = 60
 
@@ -83,12 +83,14 @@ def test_one_refused_text_stops_the_call(engine: SpeechEngine) -> None:
     assert engine.generate("fine @3")[0].finish_reason == "stop"
 
 
-def test_closing_a_stream_early_aborts_it(engine: SpeechEngine) -> None:
-    stream = engine.stream("long @400")
-    next(stream)
-    stream.close()
-    assert list(stream) == []
-    assert engine.stats().num_requests_running == 0
+def test_closing_a_stream_early_aborts_it() -> None:
+    with SpeechEngine("slow", build=build_fake_core) as slow:
+        stream = slow.stream(ENDLESS)
+        next(stream)
+        stream.close()
+        assert list(stream) == []
+        assert slow.stats().num_requests_running == 0
+        slow.check_integrity()
 
 
 def test_several_threads_may_speak(engine: SpeechEngine) -> None:
@@ -107,11 +109,11 @@ def test_several_threads_may_speak(engine: SpeechEngine) -> None:
 
 
 def test_close_ends_streams_with_abort() -> None:
-    engine = SpeechEngine(build=build_fake_core)
-    stream = engine.stream("long @450|long @450|long @450|long @450|long @450")
+    engine = SpeechEngine("slow", build=build_fake_core)
+    stream = engine.stream(ENDLESS)
     engine.close()
     engine.close()
-    assert list(stream)[-1].finish_reason in ("abort", "stop")
+    assert list(stream)[-1].finish_reason == "abort"
     assert executor_of(engine).is_closed
     with pytest.raises(EngineDeadError):
         engine.generate("text")
@@ -179,6 +181,13 @@ async def async_engine() -> AsyncIterator[AsyncSpeechEngine]:
         await engine.check_integrity()
 
 
+@pytest.fixture
+async def slow_engine() -> AsyncIterator[AsyncSpeechEngine]:
+    async with AsyncSpeechEngine("slow", build=build_fake_core) as engine:
+        yield engine
+        await engine.check_integrity()
+
+
 async def collect(stream: AsyncIterator[AudioChunk]) -> list[AudioChunk]:
     return [chunk async for chunk in stream]
 
@@ -214,37 +223,37 @@ async def test_an_unforeseen_failure_of_the_frontend_is_the_terminal_chunk(
     assert (result.finish_reason, result.error_code) == ("error", "internal_error")
 
 
-async def test_abort_by_id(async_engine: AsyncSpeechEngine) -> None:
+async def test_abort_by_id(slow_engine: AsyncSpeechEngine) -> None:
     reasons = []
-    async for chunk in async_engine.stream("long @400", request_id="r"):
+    async for chunk in slow_engine.stream(ENDLESS, request_id="r"):
         reasons.append(chunk.finish_reason)
-        await async_engine.abort("r")
+        await slow_engine.abort("r")
     assert reasons[-1] == "abort"
-    await async_engine.abort("r")
+    await slow_engine.abort("r")
 
 
-async def test_abort_before_the_first_chunk(async_engine: AsyncSpeechEngine) -> None:
-    stream = async_engine.stream("long @400", request_id="r")
+async def test_abort_before_the_first_chunk(slow_engine: AsyncSpeechEngine) -> None:
+    stream = slow_engine.stream(ENDLESS, request_id="r")
     first = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
-    await async_engine.abort("r")
+    await slow_engine.abort("r")
     chunk = await asyncio.wait_for(first, TIMEOUT_S)
     rest = await collect(stream)
     assert [chunk, *rest][-1].finish_reason == "abort"
 
 
-async def test_leaving_a_stream_aborts_it(async_engine: AsyncSpeechEngine) -> None:
-    stream = async_engine.stream("long @400")
+async def test_leaving_a_stream_aborts_it(slow_engine: AsyncSpeechEngine) -> None:
+    stream = slow_engine.stream(ENDLESS)
     await anext(stream)
     await stream.aclose()  # type: ignore[attr-defined]
-    assert (await async_engine.stats()).num_requests_running == 0
+    assert (await slow_engine.stats()).num_requests_running == 0
 
 
-async def test_cancelling_a_reader_aborts_its_request(async_engine: AsyncSpeechEngine) -> None:
+async def test_cancelling_a_reader_aborts_its_request(slow_engine: AsyncSpeechEngine) -> None:
     started = asyncio.Event()
 
     async def read() -> None:
-        async for _ in async_engine.stream("long @400"):
+        async for _ in slow_engine.stream(ENDLESS):
             started.set()
 
     task = asyncio.create_task(read())
@@ -252,29 +261,30 @@ async def test_cancelling_a_reader_aborts_its_request(async_engine: AsyncSpeechE
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (await async_engine.stats()).num_requests_running == 0
+    assert (await slow_engine.stats()).num_requests_running == 0
 
 
 async def test_an_id_in_use_is_refused_and_the_first_goes_on(
-    async_engine: AsyncSpeechEngine,
+    slow_engine: AsyncSpeechEngine,
 ) -> None:
-    stream = async_engine.stream("long @400", request_id="r")
+    stream = slow_engine.stream(ENDLESS, request_id="r")
     await anext(stream)
     with pytest.raises(RequestError, match="in use"):
-        await async_engine.generate("other @3", request_id="r")
-    rest = await collect(stream)
-    assert rest[-1].finish_reason == "stop"
+        await slow_engine.generate("other @3", request_id="r")
+    assert not (await anext(stream)).is_last
+    await slow_engine.abort("r")
+    assert (await collect(stream))[-1].finish_reason == "abort"
 
 
 async def test_close_ends_streams_and_refuses_new_ones() -> None:
-    engine = AsyncSpeechEngine(build=build_fake_core)
+    engine = AsyncSpeechEngine("slow", build=build_fake_core)
     with pytest.raises(EngineDeadError):
         await engine.generate("text")
     await engine.start()
     await engine.start()
     assert engine.is_ready
-    stream = engine.stream("long @450|long @450|long @450|long @450|long @450|long @450")
+    stream = engine.stream(ENDLESS)
     await anext(stream)
     await engine.close()
-    assert (await collect(stream))[-1].finish_reason in ("abort", "stop")
+    assert (await collect(stream))[-1].finish_reason == "abort"
     assert not engine.is_ready
