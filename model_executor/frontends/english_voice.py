@@ -33,7 +33,7 @@ from .text_normalizer import CONTROL_TAG, TextNormalizer
 
 __all__ = ["DurationGuard", "EnglishVoiceFrontend"]
 
-_LIMITS = SegmentLimits(max_units=36, min_units=8)
+_LIMITS = SegmentLimits(max_units=32, min_units=8)  # 16 short words
 _SPEAKER_POSITION = encode_chunk(()).index(TOKEN_IDS[SPEAKER])
 _PAUSE_TAG = re.compile(r"\[(?:uv_break|v_break|lbreak|llbreak|break_[1-7])\]")
 _MIN_GUARD_FRAMES = 40

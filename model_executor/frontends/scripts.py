@@ -90,7 +90,7 @@ def unsupported_letters(text: str, languages: Iterable[str]) -> dict[str, str]:
     for char in dict.fromkeys(LONE_GREEK.sub("", text)):
         if char.isascii() or not unicodedata.category(char).startswith("L"):
             continue
-        script = _script_name(char)
+        script = _script_name(unicodedata.normalize("NFKC", char)[0])
         if script != "Latin" and not (han_allowed and script == "Chinese"):
             found[char] = script
     return found
@@ -100,6 +100,6 @@ def _script_name(char: str) -> str:
     if is_han(char):
         return "Chinese"
     name = unicodedata.name(char, "unknown script")
-    if name.startswith(("FULLWIDTH LATIN", "MODIFIER LETTER", "FEMININE", "MASCULINE")):
+    if name.startswith("MODIFIER LETTER"):
         return "Latin"
     return name.split()[0].split("-")[0].title()

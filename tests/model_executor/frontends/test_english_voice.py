@@ -92,6 +92,10 @@ def test_numbers_marks_and_a_missing_final_mark(frontend: EnglishVoiceFrontend) 
     assert [token for token in text.split() if token in PUNCTUATION] == [",", ",", "."]
 
 
+def test_styled_letters_are_letters(frontend: EnglishVoiceFrontend) -> None:
+    assert encode(frontend, "𝐇𝐞𝐥𝐥𝐨, ｂｉｇ world") == encode(frontend, "Hello, big world")
+
+
 def test_speaker_and_guard(frontend: EnglishVoiceFrontend) -> None:
     (prompt,) = frontend.encode(SpeechRequest(text="big world.", voice="rms"))
     assert prompt.speaker_position == 1
@@ -111,7 +115,7 @@ def test_long_sentences_are_cut_to_what_the_voice_was_trained_for(
         tokens = spoken(prompt).split()
         check_grammar(tokens)
         words = sum(token == WORD_SEPARATOR or token in PUNCTUATION for token in tokens)
-        assert words <= 18
+        assert words <= 16
 
 
 @pytest.mark.parametrize("normalize", [True, False])
