@@ -171,6 +171,7 @@ class LocalExecutor:
     def warmup(self) -> None:
         """See `Executor`."""
         warm_up(self, self._config.max_num_seqs, self._config.max_num_batched_tokens)
+        self._vocoder.warmup()
 
     def check_idle(self) -> None:
         """See `Executor`."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ from ..scheduler.interfaces import VocoderJob
 from .interfaces import FloatArray, VocoderSpec
 from .vocoders.chain import StreamState
 from .vocoders.frame_vocoder import MEL_PER_FRAME, FrameVocoder, Window
-from .vocoders.row_layout import Span
+from .vocoders.row_layout import Span, buckets
+
+_WARM_FRAMES = 256
+_WARM_ID = "vocoder-warmup"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +54,19 @@ class VocoderRunner:
     def num_streams(self) -> int:
         """Sequences that it keeps a state of."""
         return len(self._resumes)
+
+    def warmup(self) -> None:
+        """Generate the default input's kernels for every number of mel frames to `_WARM_FRAMES`."""
+        context, kind = self.spec, self.input_kinds[0]
+        ends = list(accumulate(count // MEL_PER_FRAME for count in buckets(_WARM_FRAMES)))
+        frames = self._vocoder.blank_frames(ends[-1] + context.right_context, kind)
+        start = 0
+        for end in ends:
+            first, last = max(0, start - context.left_context), end + context.right_context
+            job = VocoderJob(_WARM_ID, start, end, first, last, is_last=False)
+            self.launch([frames[first:last]], [job])
+            start = end
+        self.forget(_WARM_ID)
 
     def forget(self, seq_id: str) -> None:
         """Drop the state of a sequence that will send no more jobs; unknown ids are ignored."""

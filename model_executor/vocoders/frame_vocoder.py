@@ -56,6 +56,7 @@ class FrameVocoder:
         mel_decoders: features to log-mel, for each input kind; the first is the default.
         fsq: codes to features, when `codes` is among the kinds.
         vocos: log-mel to samples.
+        hidden_size: width of the hidden states, when `hidden` is among the kinds.
     """
 
     def __init__(
@@ -65,11 +66,13 @@ class FrameVocoder:
         vocos: Chain,
         config: VocoderConfig,
         device: torch.device,
+        hidden_size: int = 0,
     ) -> None:
         self._mel_decoders = mel_decoders
         self._decoders = {kind: decoder + vocos for kind, decoder in mel_decoders.items()}
         self._fsq = fsq
         self._config = config
+        self._hidden_size = hidden_size
         self.device = device
 
     @property
@@ -91,6 +94,14 @@ class FrameVocoder:
             right_context=max(context.right for context in contexts),
             tail_samples=hop_length,
         )
+
+    def blank_frames(self, length: int, kind: VocoderInput) -> Tensor:
+        """Frames that say nothing, of the right type and width, [length, width]."""
+        if kind == "hidden":
+            return torch.zeros(length, self._hidden_size, device=self.device)
+        assert self._fsq is not None, "a codes decoder comes with its quantiser"
+        shape = (length, self._fsq.num_codebooks)
+        return torch.zeros(shape, dtype=torch.int32, device=self.device)
 
     def mel(self, windows: Sequence[Window], kind: VocoderInput) -> list[Tensor]:
         """Log-mel [MEL_PER_FRAME * frames, num_mels] of what each window wants."""
@@ -167,10 +178,11 @@ def load_vocoder(
     """
     placement, config = Placement(torch.device(device), matmul_dtype), checkpoint.vocoder
     decoders: dict[VocoderInput, Chain] = {}
-    fsq = None
+    fsq, hidden_size = None, 0
     if checkpoint.has("Decoder.safetensors"):
         with checkpoint.tensors("Decoder.safetensors", dtype=torch.float32) as file:
             decoders["hidden"] = load_mel_decoder(file, config.decoder, config.num_mels, placement)
+            hidden_size = MEL_PER_FRAME * file.shape("decoder.conv_in.0.weight")[1]
     if checkpoint.has("DVAE.safetensors"):
         with checkpoint.tensors("DVAE.safetensors", dtype=torch.float32) as file:
             decoders["codes"] = load_mel_decoder(file, config.decoder, config.num_mels, placement)
@@ -180,4 +192,4 @@ def load_vocoder(
         raise CheckpointError(f"{checkpoint.asset} has neither Decoder nor DVAE.safetensors")
     with checkpoint.tensors("Vocos.safetensors", dtype=torch.float32) as file:
         vocos = load_vocos(file, config, placement)
-    return FrameVocoder(decoders, fsq, vocos, config, placement.device)
+    return FrameVocoder(decoders, fsq, vocos, config, placement.device, hidden_size)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .row_layout import Context, RowLayout
+from .row_layout import Context, RowLayout, bucket
 
 Activation = Literal["none", "gelu"]
 
@@ -30,6 +30,15 @@ class Placement:
 
     device: torch.device
     matmul_dtype: torch.dtype = torch.float32
+
+
+def pad_rows(x: Tensor) -> Tensor:
+    """`x` [rows, channels] with zero rows added up to a number of rows that kernels exist for.
+
+    A lone row would also run another kernel, which sums in another order.
+    """
+    missing = bucket(len(x)) - len(x)
+    return F.pad(x, (0, 0, 0, missing)) if missing else x
 
 
 def _can_pack(placement: Placement) -> bool:
@@ -72,9 +81,7 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, in] to [rows, out]."""
-        # A lone row would run another kernel, which sums in another order.
-        rows = x.expand(2, -1) if len(x) == 1 else x
-        out = self._product(rows.to(self._dtype).contiguous())[: len(x)]
+        out = self._product(pad_rows(x).to(self._dtype))[: len(x)]
         return out if self._chained else out.float()
 
     def _product(self, x: Tensor) -> Tensor:
@@ -218,4 +225,5 @@ class ConvNeXtBlock:
 
     def apply(self, x: Tensor, seen: Tensor) -> Tensor:
         """[rows, channels] and what was seen there, to [rows, channels]; overwrites `x`."""
-        return x.add_(self._project(self._expand(self._norm(seen))))
+        update = self._project(self._expand(self._norm(pad_rows(seen))))
+        return x.add_(update[: len(x)])

@@ -16,6 +16,23 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+# Kernels are generated for every number of rows that they meet, which costs more than running
+# them; so few numbers are used, at most an eighth apart.
+_MIN_STEP = 16
+_STEPS_PER_OCTAVE = 8
+
+
+def bucket(length: int) -> int:
+    """The number of rows to compute for `length` rows; 0 stays 0."""
+    octave = 1 << max(length - 1, 0).bit_length() >> 1
+    step = max(_MIN_STEP, octave // _STEPS_PER_OCTAVE)
+    return -(-length // step) * step
+
+
+def buckets(longest: int) -> list[int]:
+    """Every value of `bucket` from 1 row to `longest`."""
+    return sorted({bucket(length) for length in range(1, longest + 1)})
+
 
 @dataclass(frozen=True)
 class Context:
@@ -45,7 +62,7 @@ class RowLayout:
 
     Attributes:
         rows: the frames of its sequence that each row holds.
-        gap: positions between rows, before the first and after the last.
+        gap: positions between rows and before the first; at least as many follow the last.
     """
 
     rows: tuple[Span, ...]
@@ -59,10 +76,13 @@ class RowLayout:
 
     def pack(self, rows: Sequence[Sequence[Tensor]]) -> Tensor:
         """Rows, each in pieces [frames, channels], to a pack [num_positions, channels]."""
-        gap = rows[0][0].new_zeros(self.gap, rows[0][0].shape[1])
+        first = rows[0][0]
+        gap = first.new_zeros(self.gap, first.shape[1])
         parts = [gap]
         for pieces in rows:
             parts += [*pieces, gap]
+        length = self.gap + sum(len(row) + self.gap for row in self.rows)
+        parts.append(first.new_zeros(bucket(length) - length, first.shape[1]))
         return torch.cat(parts)
 
     def select(self, x: Tensor, spans: Sequence[Span]) -> Tensor:

@@ -18,7 +18,14 @@ from stretto.model_executor.vocoders.layers import (
     Placement,
     conv_context,
 )
-from stretto.model_executor.vocoders.row_layout import Context, RowLayout, Span, split_rows
+from stretto.model_executor.vocoders.row_layout import (
+    Context,
+    RowLayout,
+    Span,
+    bucket,
+    buckets,
+    split_rows,
+)
 
 CPU = torch.device("cpu")
 LENGTHS = (7, 1, 30, 12)
@@ -85,6 +92,20 @@ def test_inverse_stft_equals_torch_per_row(n_fft: int, hop: int) -> None:
         if len(row) > 1:
             wanted = torch.istft(row.T, n_fft, hop, window=window, center=True)
             torch.testing.assert_close(hops[:-1].flatten(), wanted, atol=1e-6, rtol=0)
+
+
+def test_few_numbers_of_rows_are_computed() -> None:
+    assert bucket(0) == 0
+    lengths = range(1, 5_000)
+    assert all(length <= bucket(length) <= max(16, 1.126 * length + 16) for length in lengths)
+    assert buckets(4_999) == sorted({bucket(length) for length in lengths})
+    assert len(buckets(4_096)) < 60
+    assert all(bucket(length) == length for length in buckets(4_096))
+
+
+def test_no_rows_are_no_error() -> None:
+    linear = Linear(noise(6, 4), noise(6), Placement(CPU), activation="gelu")
+    assert linear(noise(0, 4)).shape == (0, 6)
 
 
 def test_contexts_add() -> None:

@@ -105,6 +105,14 @@ def test_states_are_given_back(runner: VocoderRunner) -> None:
     assert runner.num_streams == 0
 
 
+def test_warmup_leaves_nothing(runner: VocoderRunner) -> None:
+    frames = random_hidden(20)
+    before = decode_whole(runner, frames)
+    runner.warmup()
+    assert runner.num_streams == 0
+    np.testing.assert_allclose(decode_whole(runner, frames), before, atol=1e-6, rtol=0)
+
+
 def test_a_state_is_small(runner: VocoderRunner) -> None:
     """It holds each layer's padding and nothing that grows with the stream."""
     frames = random_hidden(LENGTH)
