@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+import os
 import threading
 
 import numba
@@ -23,7 +24,11 @@ _PARALLEL_FROM = 2**16  # cached elements read in a layer; below that waking a t
 # Private memory, because shared memory gets no large pages; other systems have no such flags.
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
-# numba's thread pool takes one caller at a time, and a process may hold several engines.
+# The pool that needs no OpenMP runtime of its own beside torch's, and whose threads sleep.
+if "NUMBA_THREADING_LAYER" not in os.environ:
+    numba.config.THREADING_LAYER = "workqueue"
+
+# That pool takes one caller at a time, and a process may hold several engines.
 _THREADS_IN_USE = threading.Lock()
 
 
@@ -62,25 +67,28 @@ class CpuPagedAttention:
         """See `AttentionBackend.forward`. The tensors may be slices of one wider row."""
         _, num_kv_heads, head_dim = self._shape
         out = query.new_empty(query.shape)
-        indices = (metadata.query_start_loc, metadata.seq_lens, metadata.block_tables)
-        arguments = (
-            (*(t.data_ptr() for t in (query, key, value, out)), self._addresses[layer]),
-            tuple(tensor.data_ptr() for tensor in indices),
-            len(metadata.seq_lens),
-        )
-        rest = (
-            (query.stride(0), key.stride(0)),
-            self._shape,
-            (query.shape[1] // num_kv_heads, metadata.block_tables.stride(0)),
-            self._kind,
-        )
         read = len(query) * metadata.max_seq_len * num_kv_heads * head_dim
         workers = min(torch.get_num_threads(), numba.get_num_threads())
-        if workers == 1 or read < _PARALLEL_FROM:
-            paged_attention(*arguments, 1, *rest)
-        else:
-            with _THREADS_IN_USE:
-                paged_attention(*arguments, workers, *rest)
+        if read < _PARALLEL_FROM:
+            workers = 1
+        with _THREADS_IN_USE if workers > 1 else contextlib.nullcontext():
+            paged_attention(
+                tensors=(
+                    *(query.data_ptr(), key.data_ptr(), value.data_ptr(), out.data_ptr()),
+                    self._addresses[layer],
+                ),
+                indices=(
+                    metadata.query_start_loc.data_ptr(),
+                    metadata.seq_lens.data_ptr(),
+                    metadata.block_tables.data_ptr(),
+                ),
+                num_sequences=len(metadata.seq_lens),
+                workers=workers,
+                strides=(query.stride(0), key.stride(0)),
+                shape=self._shape,
+                sizes=(query.shape[1] // num_kv_heads, metadata.block_tables.stride(0)),
+                kind=self._kind,
+            )
         return out
 
 

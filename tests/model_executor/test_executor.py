@@ -21,6 +21,9 @@ from stretto.scheduler.interfaces import (
 )
 from tests.model_executor.tiny import ASSETS, Case
 
+# Kernels are compiled on first use, which a crowded machine makes long.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="module")
 def executor() -> LocalExecutor:

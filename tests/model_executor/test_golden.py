@@ -14,6 +14,9 @@ import torch
 
 from tests.model_executor.tiny import NUM_STEPS, Case, Driver, ForcedSampler, model
 
+# Kernels are compiled on first use, which a crowded machine makes long.
+pytestmark = pytest.mark.timeout(900)
+
 CASES = ("single0", "single1", "single2", "batch", "zs", "refine")
 
 

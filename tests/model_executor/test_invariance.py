@@ -11,6 +11,9 @@ import torch
 from stretto.model_executor.interfaces import Prompt, ResolvedSampling
 from tests.model_executor.tiny import Case, Driver, speaker
 
+# Kernels are compiled on first use, which a crowded machine makes long.
+pytestmark = pytest.mark.timeout(900)
+
 NUM_REQUESTS = 64
 
 

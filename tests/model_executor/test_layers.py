@@ -9,6 +9,9 @@ from stretto.model_executor.layers.functional import rotary_table
 from stretto.model_executor.layers.linear import Linear
 from stretto.model_executor.layers.ops import CpuOps, TorchOps
 
+# Kernels are compiled on first use, which a crowded machine makes long.
+pytestmark = pytest.mark.timeout(900)
+
 DTYPES = (torch.float32, torch.bfloat16)
 ROWS = (1, 2, 7)
 

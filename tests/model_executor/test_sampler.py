@@ -14,6 +14,9 @@ from stretto.model_executor.cpu_sampler import CpuSampler
 from stretto.model_executor.noise import chattts_race, philox, uniform
 from stretto.model_executor.sampler import PENALTY_WINDOW, Sampler, SamplingTensors
 
+# Kernels are compiled on first use, which a crowded machine makes long.
+pytestmark = pytest.mark.timeout(900)
+
 SIZE, END = 20, 19
 Array = npt.NDArray[Any]
 
@@ -169,10 +172,11 @@ def test_the_compiled_sampler_draws_the_same(top_k: int, top_p: float, raced: bo
 
 
 def _row(given: SamplingTensors, row: int) -> SamplingTensors:
-    parts = {field.name: getattr(given, field.name) for field in fields(given)}
-    return SamplingTensors(
-        **{name: None if part is None else part[row : row + 1] for name, part in parts.items()}
-    )
+    parts: dict[str, Any] = {}
+    for field in fields(given):
+        part = getattr(given, field.name)
+        parts[field.name] = None if part is None else part[row : row + 1]
+    return SamplingTensors(**parts)
 
 
 def test_philox_known_answers() -> None:

@@ -10,6 +10,9 @@ import torch
 from stretto.model_executor.attention.selector import create_attention
 from tests.model_executor.attention.cases import CASES, Case
 
+# Kernels are compiled on first use, which a crowded machine makes long.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
