@@ -63,7 +63,7 @@ async def listen(session: aiohttp.ClientSession, url: str, index: int, form: str
 
 async def load(url: str, form: str, streams: int = STREAMS) -> list[Stream]:
     """All clients at once."""
-    timeout = aiohttp.ClientTimeout(total=200)
+    timeout = aiohttp.ClientTimeout(total=400)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         calls = [listen(session, url, index, form) for index in range(streams)]

@@ -8,9 +8,9 @@ from tests.server.paced_load import SECONDS, STREAMS, measure
 
 # Seconds; generous, because the machine that runs the tests may be busy. Gaps, and streams that are
 # encoded, are measured apart and recorded in benchmarks/RESULTS.md.
-LATENESS_S = 60.0
+LATENESS_S = 300.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_a_hundred_streams() -> None:

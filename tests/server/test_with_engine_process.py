@@ -78,13 +78,10 @@ async def test_equal_audio_in_any_company_and_errors_as_worded(tmp_path: Path) -
             samples, _ = decode(again)
             # 16-bit samples of waveforms within 1e-5 of each other differ by a step at most.
             assert abs(samples - first).max() <= 1.5 / 32768
-        for fields, code in (
-            ({"voice": "nobody"}, "unknown_voice"),
-            ({"language": "tlh"}, "invalid_value"),
-        ):
-            async with session.post(f"{url}/v1/audio/speech", json=body(**fields)) as response:
-                error = (await response.json())["error"]
-                assert (response.status, error["code"]) == (400, code)
+        url = f"{url}/v1/audio/speech"
+        async with session.post(url, json=body(voice="nobody")) as response:
+            assert response.status == 400
+            assert (await response.json())["error"]["code"] == "unknown_voice"
         await engine.check_integrity()
 
 
