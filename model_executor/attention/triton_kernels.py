@@ -135,11 +135,87 @@ def _attend_split(
 
 
 @triton.jit
+def _open_tile(
+    query_start_loc,
+    seq_lens,
+    num_seqs,
+    GROUP: tl.constexpr,
+    NUM_KV_HEADS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    ONE_QUERY: tl.constexpr,
+):
+    """This program's tile.
+
+    Returns:
+        The sequence; one past the last key position that a row sees (0 for an empty tile); and of
+        the rows: packed positions (int64), positions in the sequence, query heads, places in an
+        output [N, num_heads], and which of them are real.
+    """
+    seq, begin, count, first = _locate(query_start_loc, num_seqs, BLOCK_Q, ONE_QUERY)
+    context = tl.load(seq_lens + seq) - count
+    end = tl.where(first < count, context + tl.minimum(first + BLOCK_Q, count), 0)
+    row = tl.arange(0, BLOCK_M)
+    local = first + row // GROUP
+    is_row = (row < BLOCK_Q * GROUP) & (local < count)
+    place = (begin + local).to(tl.int64)
+    head = tl.program_id(1) * GROUP + row % GROUP
+    target = place * (NUM_KV_HEADS * GROUP) + head
+    return seq.to(tl.int64), end, place, context + local, head, target, is_row
+
+
+@triton.jit
 def attend(
     query,
     keys,
     values,
     out,
+    query_start_loc,
+    seq_lens,
+    block_tables,
+    num_seqs,
+    scale,
+    query_stride,
+    table_stride,
+    NUM_KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    SPLIT: tl.constexpr,
+    ONE_QUERY: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Attend for one tile of rows and one KV head; writes `out` [N, num_heads, HEAD_DIM]."""
+    seq, end, place, positions, head, target, is_row = _open_tile(
+        query_start_loc, seq_lens, num_seqs, GROUP, NUM_KV_HEADS, BLOCK_M, BLOCK_Q, ONE_QUERY
+    )
+    columns = tl.arange(0, HEAD_DIM)[None, :]
+    source = query + place[:, None] * query_stride + head[:, None] * HEAD_DIM + columns
+    query_rows = tl.load(source, mask=is_row[:, None], other=0.0)
+    table = block_tables + seq * table_stride
+    all_top = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+    all_mass = tl.zeros([BLOCK_M], dtype=tl.float32)
+    all_total = tl.zeros([BLOCK_M, HEAD_DIM], dtype=tl.float32)
+    for start in range(0, end, SPLIT):
+        stop = tl.minimum(start + SPLIT, end)
+        top, mass, total = _attend_split(
+            query_rows, positions, keys, values, table, tl.program_id(1), start, stop, scale,
+            NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, BLOCK_M, BLOCK_N, PRECISION,
+        )  # fmt: skip
+        all_top, all_mass, all_total = _fold(all_top, all_mass, all_total, top, mass, total)
+    mean = all_total / tl.where(all_mass == 0.0, 1.0, all_mass)[:, None]
+    sink = out + target[:, None] * HEAD_DIM + columns
+    tl.store(sink, mean.to(out.dtype.element_ty), mask=is_row[:, None])
+
+
+@triton.jit
+def attend_splits(
+    query,
+    keys,
+    values,
     partial_total,
     partial_top,
     partial_mass,
@@ -160,59 +236,29 @@ def attend(
     BLOCK_N: tl.constexpr,
     SPLIT: tl.constexpr,
     ONE_QUERY: tl.constexpr,
-    SPLIT_GRID: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Attend for one tile of rows and one KV head; with SPLIT_GRID, over one split only.
-
-    Writes `out` [N, num_heads, HEAD_DIM], or `partial_*` [N, num_heads, num_splits, ...].
-    """
-    seq, begin, count, first = _locate(query_start_loc, num_seqs, BLOCK_Q, ONE_QUERY)
-    if first >= count:
+    """`attend` over one split only; writes `partial_*` [N, num_heads, num_splits, ...]."""
+    seq, end, place, positions, head, target, is_row = _open_tile(
+        query_start_loc, seq_lens, num_seqs, GROUP, NUM_KV_HEADS, BLOCK_M, BLOCK_Q, ONE_QUERY
+    )
+    split = tl.program_id(2)
+    start = split * SPLIT
+    if start >= end:
         return
-    kv_head = tl.program_id(1)
-    context = tl.load(seq_lens + seq) - count
-    end = context + tl.minimum(first + BLOCK_Q, count)
-    row = tl.arange(0, BLOCK_M)
-    columns = tl.arange(0, HEAD_DIM)
-    local = first + row // GROUP
-    is_row = (row < BLOCK_Q * GROUP) & (local < count)
-    head = kv_head * GROUP + row % GROUP
-    place = (begin + local).to(tl.int64)
-    source = query + place[:, None] * query_stride + head[:, None] * HEAD_DIM + columns[None, :]
+    columns = tl.arange(0, HEAD_DIM)[None, :]
+    source = query + place[:, None] * query_stride + head[:, None] * HEAD_DIM + columns
     query_rows = tl.load(source, mask=is_row[:, None], other=0.0)
-    positions = context + local
-    table = block_tables + seq.to(tl.int64) * table_stride
-    target = place * (NUM_KV_HEADS * GROUP) + head
-    if SPLIT_GRID:
-        split = tl.program_id(2)
-        start = split * SPLIT
-        if start >= end:
-            return
-        stop = tl.minimum(start + SPLIT, end)
-        top, mass, total = _attend_split(
-            query_rows, positions, keys, values, table, kv_head, start, stop, scale,
-            NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, BLOCK_M, BLOCK_N, PRECISION,
-        )  # fmt: skip
-        target = target * num_splits + split
-        tl.store(partial_top + target, top, mask=is_row)
-        tl.store(partial_mass + target, mass, mask=is_row)
-        sink = partial_total + target[:, None] * HEAD_DIM + columns[None, :]
-        tl.store(sink, total, mask=is_row[:, None])
-    else:
-        all_top = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
-        all_mass = tl.zeros([BLOCK_M], dtype=tl.float32)
-        all_total = tl.zeros([BLOCK_M, HEAD_DIM], dtype=tl.float32)
-        for start in range(0, end, SPLIT):
-            stop = tl.minimum(start + SPLIT, end)
-            top, mass, total = _attend_split(
-                query_rows, positions, keys, values, table, kv_head, start, stop, scale,
-                NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, BLOCK_M, BLOCK_N, PRECISION,
-            )  # fmt: skip
-            all_top, all_mass, all_total = _fold(all_top, all_mass, all_total, top, mass, total)
-        mean = all_total / tl.where(all_mass == 0.0, 1.0, all_mass)[:, None]
-        sink = out + target[:, None] * HEAD_DIM + columns[None, :]
-        tl.store(sink, mean.to(out.dtype.element_ty), mask=is_row[:, None])
+    table = block_tables + seq * table_stride
+    stop = tl.minimum(start + SPLIT, end)
+    top, mass, total = _attend_split(
+        query_rows, positions, keys, values, table, tl.program_id(1), start, stop, scale,
+        NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, BLOCK_M, BLOCK_N, PRECISION,
+    )  # fmt: skip
+    target = target * num_splits + split
+    tl.store(partial_top + target, top, mask=is_row)
+    tl.store(partial_mass + target, mass, mask=is_row)
+    tl.store(partial_total + target[:, None] * HEAD_DIM + columns, total, mask=is_row[:, None])
 
 
 @triton.jit
@@ -234,17 +280,10 @@ def merge_splits(
     ONE_QUERY: tl.constexpr,
 ):
     """Fold the splits of one tile of rows, in order, and write `out`."""
-    seq, begin, count, first = _locate(query_start_loc, num_seqs, BLOCK_Q, ONE_QUERY)
-    if first >= count:
-        return
-    kv_head = tl.program_id(1)
-    end = tl.load(seq_lens + seq) - count + tl.minimum(first + BLOCK_Q, count)
-    row = tl.arange(0, BLOCK_M)
-    columns = tl.arange(0, HEAD_DIM)
-    local = first + row // GROUP
-    is_row = (row < BLOCK_Q * GROUP) & (local < count)
-    place = (begin + local).to(tl.int64)
-    target = place * (NUM_KV_HEADS * GROUP) + kv_head * GROUP + row % GROUP
+    _, end, _, _, _, target, is_row = _open_tile(
+        query_start_loc, seq_lens, num_seqs, GROUP, NUM_KV_HEADS, BLOCK_M, BLOCK_Q, ONE_QUERY
+    )
+    columns = tl.arange(0, HEAD_DIM)[None, :]
     all_top = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
     all_mass = tl.zeros([BLOCK_M], dtype=tl.float32)
     all_total = tl.zeros([BLOCK_M, HEAD_DIM], dtype=tl.float32)
@@ -252,9 +291,9 @@ def merge_splits(
         source = target * num_splits + split
         top = tl.load(partial_top + source, mask=is_row, other=float("-inf"))
         mass = tl.load(partial_mass + source, mask=is_row, other=0.0)
-        rows = partial_total + source[:, None] * HEAD_DIM + columns[None, :]
+        rows = partial_total + source[:, None] * HEAD_DIM + columns
         total = tl.load(rows, mask=is_row[:, None], other=0.0)
         all_top, all_mass, all_total = _fold(all_top, all_mass, all_total, top, mass, total)
     mean = all_total / tl.where(all_mass == 0.0, 1.0, all_mass)[:, None]
-    sink = out + target[:, None] * HEAD_DIM + columns[None, :]
+    sink = out + target[:, None] * HEAD_DIM + columns
     tl.store(sink, mean.to(out.dtype.element_ty), mask=is_row[:, None])

@@ -82,10 +82,17 @@ class TritonAttention:
         self._store(layer, key, value, metadata)
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         launch = self._plan(query.shape[0], metadata)
-        partials = self._partials(query, launch.num_splits)
-        self._attend(layer, _heads_together(query), out, partials, launch, metadata)
-        if launch.num_splits > 1:
-            self._merge(out, partials, launch, metadata)
+        query = _heads_together(query)
+        if launch.num_splits == 1:
+            self._kernels.attend[(launch.num_tiles, self._shape.num_kv_heads)](
+                *(query, self.keys[layer], self.values[layer], out),
+                *self._lengths(metadata),
+                *self._strides(query, metadata),
+                **self._tile(launch),
+                **self._products(),
+            )
+        else:
+            self._attend_splits(layer, query, out, launch, metadata)
         return out
 
     def _plan(self, num_positions: int, metadata: AttentionMetadata) -> _Launch:
@@ -119,70 +126,56 @@ class TritonAttention:
             BLOCK=1 << (width - 1).bit_length(),
         )
 
-    def _partials(self, query: torch.Tensor, num_splits: int) -> tuple[torch.Tensor, ...]:
-        """Totals [N, num_heads, num_splits, head_dim], tops and masses; empty for one split."""
-        rows = query.shape[:2] if num_splits > 1 else (0, 0)
-        options: dict[str, Any] = {"dtype": torch.float32, "device": query.device}
-        total = torch.empty(*rows, num_splits, query.shape[2], **options)
-        return (
-            total,
-            torch.empty(*rows, num_splits, **options),
-            torch.empty(*rows, num_splits, **options),
-        )
-
-    def _attend(
+    def _attend_splits(
         self,
         layer: int,
         query: torch.Tensor,
         out: torch.Tensor,
-        partials: tuple[torch.Tensor, ...],
         launch: _Launch,
         metadata: AttentionMetadata,
     ) -> None:
-        shape, is_float32 = self._shape, self._shape.dtype == torch.float32
-        grid = (launch.num_tiles, shape.num_kv_heads, launch.num_splits)
-        self._kernels.attend[grid](
-            query,
-            self.keys[layer],
-            self.values[layer],
-            out,
-            *partials,
-            metadata.query_start_loc,
-            metadata.seq_lens,
-            metadata.block_tables,
-            metadata.seq_lens.shape[0],
-            launch.num_splits,
-            shape.head_dim**-0.5 * math.log2(math.e),
-            query.stride(0),
-            metadata.block_tables.stride(0),
-            BLOCK_SIZE=shape.block_size,
-            BLOCK_N=32 if is_float32 else 64,
-            SPLIT_GRID=launch.num_splits > 1,
-            PRECISION="ieee" if is_float32 else "tf32",  # the latter is moot for half precision
-            enable_fp_fusion=False,  # the two ways of folding splits must round alike
+        """One program for each split of the keys, then one that folds them."""
+        num_splits, num_heads = launch.num_splits, self._shape.num_kv_heads
+        sizes = (*query.shape[:2], num_splits)
+        options: dict[str, Any] = {"dtype": torch.float32, "device": query.device}
+        total = torch.empty(*sizes, query.shape[2], **options)
+        top, mass = torch.empty(sizes, **options), torch.empty(sizes, **options)
+        starts, lengths, tables, num_seqs = self._lengths(metadata)
+        self._kernels.attend_splits[(launch.num_tiles, num_heads, num_splits)](
+            *(query, self.keys[layer], self.values[layer], total, top, mass),
+            *(starts, lengths, tables, num_seqs, num_splits),
+            *self._strides(query, metadata),
+            **self._tile(launch),
+            **self._products(),
+        )
+        self._kernels.merge_splits[(launch.num_tiles, num_heads)](
+            *(out, total, top, mass, starts, lengths, num_seqs, num_splits),
             **self._tile(launch),
         )
 
-    def _merge(
-        self,
-        out: torch.Tensor,
-        partials: tuple[torch.Tensor, ...],
-        launch: _Launch,
-        metadata: AttentionMetadata,
-    ) -> None:
-        self._kernels.merge_splits[(launch.num_tiles, self._shape.num_kv_heads)](
-            out,
-            *partials,
-            metadata.query_start_loc,
-            metadata.seq_lens,
-            metadata.seq_lens.shape[0],
-            launch.num_splits,
-            enable_fp_fusion=False,
-            **self._tile(launch),
-        )
+    def _lengths(
+        self, metadata: AttentionMetadata
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+        lengths = metadata.seq_lens
+        return metadata.query_start_loc, lengths, metadata.block_tables, lengths.shape[0]
 
-    def _tile(self, launch: _Launch) -> dict[str, int | bool]:
+    def _strides(self, query: torch.Tensor, metadata: AttentionMetadata) -> tuple[float, int, int]:
+        """Scale of the scores in powers of two, and strides of the query and the block tables."""
+        scale = self._shape.head_dim**-0.5 * math.log2(math.e)
+        return scale, query.stride(0), metadata.block_tables.stride(0)
+
+    def _products(self) -> dict[str, Any]:
+        """Settings of the kernels that multiply."""
+        is_float32 = self._shape.dtype == torch.float32
         return {
+            "BLOCK_SIZE": self._shape.block_size,
+            "BLOCK_N": 32 if is_float32 else 64,
+            "PRECISION": "ieee" if is_float32 else "tf32",  # the latter is moot for half precision
+        }
+
+    def _tile(self, launch: _Launch) -> dict[str, Any]:
+        return {
+            "enable_fp_fusion": False,  # the two ways of folding splits must round alike
             "NUM_KV_HEADS": self._shape.num_kv_heads,
             "GROUP": self._group,
             "HEAD_DIM": self._shape.head_dim,

@@ -58,9 +58,9 @@ def compile_all(capability: int, dtype: str) -> None:
     decode = common | {"BLOCK_M": 16, "BLOCK_Q": 16, "ONE_QUERY": True}
     prefill = common | {"BLOCK_M": rows, "BLOCK_Q": rows, "ONE_QUERY": False}
     compile_kernel(kernels.store_kv, dtype, capability, WIDTH=768, BLOCK=1024)
-    compile_kernel(kernels.attend, dtype, capability, **decode, SPLIT_GRID=True)
+    compile_kernel(kernels.attend_splits, dtype, capability, **decode)
     compile_kernel(kernels.merge_splits, dtype, capability, **decode)
-    compile_kernel(kernels.attend, dtype, capability, **prefill, SPLIT_GRID=False)
+    compile_kernel(kernels.attend, dtype, capability, **prefill)
 
 
 if __name__ == "__main__":
