@@ -218,8 +218,8 @@ def cleanliness(engine: stretto.SpeechEngine, voice: str) -> dict[str, object]:
     }
 
 
-def evaluate(model: str, parts: Sequence[str], out: Path) -> None:
-    """Measure ``parts`` and write each into the JSON of ``out`` as soon as it is known.
+def evaluate(model: str, parts: Sequence[str], voices: Sequence[str], out: Path) -> None:
+    parser.add_argument("--parts", default="hearing,words,clean,robust", help="or source")
 
     The source voices' hearing is taken from ``out`` where it is already there.
     """
@@ -230,13 +230,13 @@ def evaluate(model: str, parts: Sequence[str], out: Path) -> None:
         out.write_text(json.dumps(report, indent=1) + "\n")
 
     texts = sentences("test")
-    for voice in SPEAKERS:
+    for voice in voices:
         if f"source {voice}" not in report:
             note(f"source {voice}", partial(source_hearing, voice, texts))
     if parts == ["source"]:
         return
     with stretto.SpeechEngine(model=model) as engine:
-        for voice in SPEAKERS:
+        for voice in voices:
             source = report[f"source {voice}"]
             makers: dict[str, Callable[[], object]] = {
                 "hearing": partial(engine_hearing, engine, voice, texts, source),
@@ -255,8 +255,9 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--parts", default="hearing,words,clean,robust", help="or: source")
+    parser.add_argument("--voices", default=",".join(SPEAKERS))
     options = parser.parse_args()
-    evaluate(options.model, options.parts.split(","), options.out)
+    evaluate(options.model, options.parts.split(","), options.voices.split(","), options.out)
 
 
 if __name__ == "__main__":
