@@ -219,7 +219,7 @@ def cleanliness(engine: stretto.SpeechEngine, voice: str) -> dict[str, object]:
 
 
 def evaluate(model: str, parts: Sequence[str], voices: Sequence[str], out: Path) -> None:
-    parser.add_argument("--parts", default="hearing,words,clean,robust", help="or source")
+    """Measure ``parts`` of ``voices``, each written into the JSON of ``out`` once it is known.
 
     The source voices' hearing is taken from ``out`` where it is already there.
     """
