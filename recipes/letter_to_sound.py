@@ -5,7 +5,7 @@
 Letters are aligned with phones by expectation maximisation (hard, Viterbi), then the network
 learns each letter's group of phones. Words are split by their first four letters, so that no form
 of a held-out word is trained on; the held-out words measure the result and are never trained on,
-not even for the shipped file. About ten minutes on one quiet CPU core; deterministic on one machine.
+not even for the shipped file. About ten minutes on one quiet core; deterministic on one machine.
 """
 
 from __future__ import annotations

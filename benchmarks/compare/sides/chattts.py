@@ -29,7 +29,7 @@ def _stub_torchaudio_extension() -> None:
 
 
 def _load_chat(asset: Path) -> Any:
-    import ChatTTS  # type: ignore[import-not-found]
+    import ChatTTS
     import torch
 
     chat = ChatTTS.Chat()
@@ -50,7 +50,7 @@ def _load_chat(asset: Path) -> Any:
 def load(options: dict[str, Any]) -> tuple[RunCase, dict[str, Any]]:
     """Load the checkpoint; float32 on CPU is the only type upstream has there."""
     _stub_torchaudio_extension()
-    import ChatTTS  # type: ignore[import-not-found]
+    import ChatTTS
     import torch
 
     torch.set_num_threads(options["threads"])
