@@ -17,6 +17,9 @@ from stretto.engine.cli_arguments import config_from_arguments
 from stretto.engine.config import EngineConfig
 from stretto.server.config import ServerConfig
 
+# Seconds on a quiet machine; a starved one may take its time.
+pytestmark = pytest.mark.timeout(600)
+
 TINY = Path(__file__).parent / "assets" / "chattts_tiny" / "ckpt"
 SAY = ["say", "Hello there.", "--model", str(TINY), "--no-warmup", "--max-new-tokens", "40"]
 
@@ -153,7 +156,7 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
 
 def run(*argv: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "ignore", "-m", "stretto", "--log-level", "error", *argv]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, capture_output=True, text=True, timeout=500)
 
 
 # Errors.

@@ -47,7 +47,7 @@ def test_importing_loads_nothing_heavy(command: str) -> None:
         "heavy = {'torch', 'numpy', 'aiohttp', 'zmq', 'av', 'tqdm'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=220)
     assert done.returncode == 0, done.stderr
 
 
@@ -59,5 +59,5 @@ def test_help_loads_no_torch() -> None:
         "        main([*command, '--help'])\n"
         "sys.exit('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=220)
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,10 @@ from tests.fake_executor import ENDLESS, decode
 
 ROOT = Path(__file__).parents[2]
 BUILD = "tests.fake_executor:build_fake_core"
-TIMEOUT_S = 100
+TIMEOUT_S = 200
+
+# Every start of a process imports the engine anew, which takes long on a starved machine.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
