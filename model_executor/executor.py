@@ -15,7 +15,7 @@ from ..engine.interface import ModelInfo
 from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBatch
 from .attention.selector import KVCacheShape, create_attention
 from .cuda_graphs import decode_buckets
-from .frame_store import FrameStore
+from .frame_store import FIRST_PAGES, PAGE_SIZE, FrameStore
 from .interfaces import (
     FloatArray,
     Frontend,
@@ -200,10 +200,14 @@ class LocalExecutor:
         capture = device.type == "cuda" and not config.enforce_eager
         capture = capture and getattr(attention, "takes_padding", False)
         width = spec.hidden_size if "hidden" in self._vocoder.input_kinds else 0
+        num_pages = FIRST_PAGES
+        if capture:  # half of what all sequences at their longest would take
+            longest = -(-spec.max_model_len // PAGE_SIZE)
+            num_pages = max(num_pages, config.max_num_seqs * longest // 2)
         return ModelRunner(
             model,
             attention,
-            FrameStore(spec.num_codebooks, width, device),
+            FrameStore(spec.num_codebooks, width, device, num_pages=num_pages),
             block_size=config.block_size,
             graph_buckets=decode_buckets(config.max_num_seqs) if capture else (),
         )

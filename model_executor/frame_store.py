@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 PAGE_SIZE = 64  # frames
-_FIRST_PAGES = 32
+FIRST_PAGES = 32
 SCRATCH_ROW = 0  # belongs to no sequence, nor does its page: padding rows are written there
 
 LongArray = npt.NDArray[np.int64]
@@ -26,13 +26,22 @@ class FrameStore:
         num_codebooks: ids in a frame.
         hidden_size: width of a hidden state; 0 keeps none.
         device: where the rows live.
+        num_pages: to begin with. Growing moves the rows, so that captured graphs, which hold
+            their address, must be captured anew.
     """
 
-    def __init__(self, num_codebooks: int, hidden_size: int, device: torch.device) -> None:
-        rows = _FIRST_PAGES * PAGE_SIZE
+    def __init__(
+        self,
+        num_codebooks: int,
+        hidden_size: int,
+        device: torch.device,
+        *,
+        num_pages: int = FIRST_PAGES,
+    ) -> None:
+        rows = num_pages * PAGE_SIZE
         self.codes = torch.zeros(rows, num_codebooks, dtype=torch.int64, device=device)
         self.hidden = torch.zeros(rows, hidden_size, device=device)
-        self._free = list(range(_FIRST_PAGES - 1, SCRATCH_ROW, -1))
+        self._free = list(range(num_pages - 1, SCRATCH_ROW, -1))
         self._pages: dict[str, list[int]] = {}
 
     @property

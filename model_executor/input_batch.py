@@ -21,7 +21,7 @@ from .interfaces import IntArray, OutputKind, Prompt, ResolvedSampling
 from .noise import chattts_race, uniform
 from .sampler import PENALTY_WINDOW
 
-_FIRST_ROWS = 64
+FIRST_ROWS = 64
 
 Arrays = dict[str, npt.NDArray[Any]]
 LongArray = npt.NDArray[np.int64]
@@ -104,6 +104,7 @@ class InputBatch:
         num_codebooks, codebook_size, text_vocab_size: of the model.
         max_blocks: longest block table.
         block_size: positions in a block.
+        num_rows: to begin with.
     """
 
     def __init__(
@@ -114,20 +115,21 @@ class InputBatch:
         text_vocab_size: int,
         max_blocks: int,
         block_size: int,
+        num_rows: int = FIRST_ROWS,
     ) -> None:
         self._num_codebooks = num_codebooks
         self._vocab_sizes = {"frames": codebook_size, "text": text_vocab_size}
         self._block_size = block_size
-        self._free = list(range(_FIRST_ROWS - 1, -1, -1))
+        self._free = list(range(num_rows - 1, -1, -1))
         self._states: dict[str, SequenceState] = {}
-        self._block_tables = np.zeros((_FIRST_ROWS, max_blocks), dtype=np.int32)
+        self._block_tables = np.zeros((num_rows, max_blocks), dtype=np.int32)
         self._parameters: Arrays = {
-            "temperature": np.ones((_FIRST_ROWS, num_codebooks), dtype=np.float32),
-            "top_p": np.ones(_FIRST_ROWS, dtype=np.float32),
-            "top_k": np.ones(_FIRST_ROWS, dtype=np.int64),
-            "repetition_penalty": np.ones(_FIRST_ROWS, dtype=np.float32),
-            "min_new_tokens": np.zeros(_FIRST_ROWS, dtype=np.int64),
-            "seed": np.zeros(_FIRST_ROWS, dtype=np.uint64),
+            "temperature": np.ones((num_rows, num_codebooks), dtype=np.float32),
+            "top_p": np.ones(num_rows, dtype=np.float32),
+            "top_k": np.ones(num_rows, dtype=np.int64),
+            "repetition_penalty": np.ones(num_rows, dtype=np.float32),
+            "min_new_tokens": np.zeros(num_rows, dtype=np.int64),
+            "seed": np.zeros(num_rows, dtype=np.uint64),
         }
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from .attention.interface import AttentionBackend, AttentionMetadata
 from .cpu_sampler import CpuSampler
 from .cuda_graphs import Padding, StepGraphs
 from .frame_store import SCRATCH_ROW, FrameStore
-from .input_batch import BatchPlan, InputBatch, SampleGroup
+from .input_batch import FIRST_ROWS, BatchPlan, InputBatch, SampleGroup
 from .interfaces import IntArray, OutputKind, Prompt, ResolvedSampling
 from .models.llama_speech import LlamaSpeech
 from .sampler import PENALTY_WINDOW, Sampler, SamplingTensors
@@ -64,6 +64,8 @@ class ModelRunner:
             text_vocab_size=spec.text_vocab_size,
             max_blocks=-(-spec.max_model_len // block_size),
             block_size=block_size,
+            # Known sequences may outnumber running ones; growing would move what graphs point to.
+            num_rows=max(FIRST_ROWS, 2 * max(graph_buckets, default=0)),
         )
         self._ends = {"frames": spec.eos_id, "text": spec.text_eos_id}
         create: type[Sampler] = CpuSampler if model.device.type == "cpu" else Sampler
