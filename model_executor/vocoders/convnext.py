@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...engine.errors import CheckpointError
 from ..models.checkpoint import ConvNeXtLayout
 from ..tensor_file import TensorFile
 from .chain import Chain, Stage, Then
@@ -16,8 +17,18 @@ from .layers import ConvNeXtBlock, DepthwiseConv, FrameConv, LayerNorm, Linear, 
 
 
 def right_of(rights: Sequence[int] | None, index: int) -> int | None:
-    """The right context of convolution `index`; None when all are symmetric."""
-    return None if rights is None else rights[index]
+    """The right context of convolution `index`; None when all are symmetric.
+
+    Raises:
+        CheckpointError: the checkpoint's settings name fewer convolutions than it has.
+    """
+    if rights is None:
+        return None
+    if index >= len(rights):
+        raise CheckpointError(
+            f"asset/stretto.json gives {len(rights)} right contexts, too few for its layers"
+        )
+    return rights[index]
 
 
 def count_blocks(file: TensorFile, prefix: str) -> int:

@@ -188,6 +188,11 @@ def load_vocoder(
             decoders["codes"] = load_mel_decoder(file, config.decoder, config.num_mels, placement)
             projections = load_projections(file, config, "project_out")
         fsq = FSQDecoder(config, projections, placement.device)
+        if fsq.num_codebooks != checkpoint.gpt.num_vq:
+            raise CheckpointError(
+                f"{checkpoint.asset}: the vocoder takes {fsq.num_codebooks} codes a frame, "
+                f"the speech model gives {checkpoint.gpt.num_vq} (num_vq)"
+            )
     if not decoders:
         raise CheckpointError(f"{checkpoint.asset} has neither Decoder nor DVAE.safetensors")
     with checkpoint.tensors("Vocos.safetensors", dtype=torch.float32) as file:
