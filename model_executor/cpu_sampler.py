@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from .layers.cpu_math import FAST, exp32
+from .layers.cpu_math import FAST, compiled, exp32
 from .sampler import MIN_KEPT, Sampler, SamplingTensors
 
 _F32, _ONE = np.float32(0), np.float32(1)
@@ -139,7 +139,7 @@ def _without(best: Any, count: Any, banned: Any) -> Any:
     return left
 
 
-@njit(error_model="numpy", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def _draw_rows(
     logits: Any,
     temperature: Any,

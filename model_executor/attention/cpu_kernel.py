@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from ..layers.cpu_math import FAST, exp32, narrow, pointer, prefetch, widen
+from ..layers.cpu_math import FAST, compiled, exp32, narrow, pointer, prefetch, widen
 
 _F32, _ONE, _I32 = np.float32(0), np.float32(1), np.int32(0)
 _LOWEST = np.float32(-1e30)
@@ -233,7 +233,7 @@ def _run_item(
     scratch[0] = _F32  # keeps the memory alive to here
 
 
-@njit(parallel=True, fastmath=FAST, error_model="numpy", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled(parallel=True, fastmath=FAST)
 def _in_parallel(
     tensors: Any,
     indices: Any,
@@ -250,7 +250,7 @@ def _in_parallel(
             _run_item(tensors, indices, item, ranges, strides, shape, sizes, kind)
 
 
-@njit(fastmath=FAST, error_model="numpy", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled(fastmath=FAST)
 def _alone(
     tensors: Any, indices: Any, num_items: Any, strides: Any, shape: Any, sizes: Any, kind: Any
 ) -> Any:

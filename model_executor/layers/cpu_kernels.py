@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 
-from .cpu_math import FAST, exp32, narrow, pointer, widen
+from .cpu_math import FAST, compiled, exp32, narrow, pointer, widen
 
 _F32 = np.float32(0)
 _ONE = np.float32(1)
@@ -86,7 +85,7 @@ def silu_and_mul(gate_up: torch.Tensor, out: torch.Tensor) -> None:
     _silu_and_mul(gate_up.data_ptr(), out.data_ptr(), rows, size, marker(out.dtype))
 
 
-@njit(fastmath=FAST, error_model="numpy", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled(fastmath=FAST)
 def _rms_norm(
     residual: Any, weight: Any, out: Any, rows: Any, size: Any, eps: Any, kind: Any
 ) -> Any:
@@ -101,7 +100,7 @@ def _rms_norm(
             ys[base + i] = narrow(xs[base + i] * scale * ws[i], kind)
 
 
-@njit(fastmath=FAST, error_model="numpy", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled(fastmath=FAST)
 def _add_rms_norm(
     residual: Any, update: Any, weight: Any, out: Any, rows: Any, size: Any, eps: Any, kind: Any
 ) -> Any:
@@ -119,7 +118,7 @@ def _add_rms_norm(
             ys[base + i] = narrow(xs[base + i] * scale * ws[i], kind)
 
 
-@njit(fastmath=FAST, error_model="numpy", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled(fastmath=FAST)
 def _rotate(
     heads: Any, cos_sin: Any, rows: Any, num_heads: Any, num_rotated: Any, head_dim: Any, kind: Any
 ) -> Any:
@@ -136,7 +135,7 @@ def _rotate(
                 xs[base + half + i] = narrow(second * cos + first * sin, kind)
 
 
-@njit(fastmath=FAST, error_model="numpy", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled(fastmath=FAST)
 def _silu_and_mul(gate_up: Any, out: Any, rows: Any, size: Any, kind: Any) -> Any:
     xs, ys = pointer(gate_up, kind), pointer(out, kind)
     for row in range(rows):

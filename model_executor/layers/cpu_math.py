@@ -7,6 +7,7 @@ whose type chooses the element type: uint16 stands for bfloat16, float32 for its
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,20 @@ _EXP_COEFFICIENTS = tuple(
 )
 _C0, _C1, _C2, _C3, _C4, _C5 = _EXP_COEFFICIENTS
 _ONE = np.float32(1.0)
+
+
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A kernel that releases the interpreter and is kept on disk, where there is a place to write;
+    elsewhere (a read-only container) it is compiled again in each process."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        settings = {"error_model": "numpy", "nogil": True, **options}
+        try:
+            return njit(cache=True, **settings)(function)
+        except RuntimeError:  # numba found no folder for its cache
+            return njit(**settings)(function)
+
+    return decorate
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
+from stretto.model_executor.layers.cpu_math import compiled, exp32
 from stretto.model_executor.layers.functional import rotary_table
 from stretto.model_executor.layers.linear import Linear
 from stretto.model_executor.layers.ops import CpuOps, TorchOps
@@ -67,3 +72,19 @@ def test_a_row_does_not_depend_on_the_others(size: tuple[int, int]) -> None:
     for rows in (1, 2, 3, 16, 31, 64):
         assert torch.equal(linear(x[65 - rows :].contiguous()), whole[65 - rows :])
     torch.testing.assert_close(whole, x @ noise(*size).T, atol=1e-3, rtol=1e-4)
+
+
+def test_kernels_compile_where_nothing_can_be_cached() -> None:
+    namespace: dict[str, Any] = {}
+    exec("def double(x):\n    return x + x", namespace)  # no file: numba finds no cache folder
+    assert compiled()(namespace["double"])(21) == 42
+
+
+@pytest.mark.parametrize("x", [0.0, -1e-3, -0.7, -10.0, -50.0, -86.9, 3.3])
+def test_exponential(x: float) -> None:
+    got = float(compiled()(_exp)(np.float32(x)))
+    assert got == pytest.approx(math.exp(np.float32(x)), rel=4e-7)
+
+
+def _exp(x: Any) -> Any:
+    return exp32(x)
