@@ -142,7 +142,11 @@ def export(
 def load_for_export(work: Path) -> tuple[SpeechGPT, CodeVocoder]:
     """The averaged speech model and the vocoder of a work folder, as saved last."""
     model = SpeechGPT(GPTShape())
-    model.load_state_dict(torch.load(work / "gpt.pt", weights_only=True)["average"])
+    model.load_state_dict(
+        torch.load(work / "gpt.pt", map_location="cpu", weights_only=True)["average"]
+    )
     vocoder = CodeVocoder(VoiceShape())
-    vocoder.load_state_dict(torch.load(work / "vocoder.pt", weights_only=True)["model"])
+    vocoder.load_state_dict(
+        torch.load(work / "vocoder.pt", map_location="cpu", weights_only=True)["model"]
+    )
     return model.eval(), vocoder.eval()

@@ -93,12 +93,14 @@ def batches(
 
 def _corrupt(codes: Tensor, levels: int = 5, dims: int = 4, rate: float = 0.05) -> Tensor:
     """Move some codes by one FSQ level in one dimension."""
-    place = levels ** torch.randint(0, dims, codes.shape)
+    place = levels ** torch.randint(0, dims, codes.shape, device=codes.device)
     digit = codes // place % levels
     step = torch.where(digit == 0, 1, torch.where(digit == levels - 1, -1, 1))
-    flip = (torch.rand(codes.shape) < 0.5) & (digit > 0) & (digit < levels - 1)
+    flip = (torch.rand(codes.shape, device=codes.device) < 0.5) & (digit > 0) & (digit < levels - 1)
     step = torch.where(flip, -1, step)
-    return torch.where(torch.rand(codes.shape) < rate, codes + step * place, codes)
+    return torch.where(
+        torch.rand(codes.shape, device=codes.device) < rate, codes + step * place, codes
+    )
 
 
 def _rows(flat: Tensor, rows: int, length: int) -> Tensor:
@@ -120,8 +122,8 @@ class Trainer(nn.Module):
         model = self.model
         prompt = model.embed_prompt(batch.tokens, batch.speaker)
         frames = model.embed_codes(_corrupt(batch.codes))
-        rate = torch.rand(len(batch.tokens), 1) * 0.3
-        shown = torch.rand(batch.is_frame.shape) >= rate
+        rate = torch.rand(len(batch.tokens), 1, device=frames.device) * 0.3
+        shown = torch.rand(batch.is_frame.shape, device=frames.device) >= rate
         frames = frames * shown[..., None]
         return torch.where(batch.is_frame[..., None], frames, prompt)
 

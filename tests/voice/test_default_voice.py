@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Samples = npt.NDArray[np.float32]
 TEXTS = sentences("dev")[:20]
 VOICES = ("slt", "rms")
-MAX_WORD_ERROR_RATE = 0.12
+MAX_WORD_ERROR_RATE = 0.08
 MIN_REVERSED_ERROR_RATE = 0.7
 
 
