@@ -13,10 +13,10 @@ import asyncio
 import itertools
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class FakeFailure:
         text: part of the text that selects the requests.
         kind: `refuse` and `overload` raise at the first chunk; `error` ends with an error chunk;
             `raise` raises an unforeseen exception; `kill` ends the whole engine; `hang` goes
-            silent until the request is aborted.
+            silent until the request is aborted or the engine's `release` is called.
         after_chunks: chunks delivered before it happens (the first two kinds ignore it).
     """
 
@@ -101,7 +101,6 @@ class _Totals:
     chunks: int = 0
     prompt_tokens: int = 0
     audio_s: float = 0.0
-    busy_since: float = field(default_factory=monotonic)
 
 
 def tone(request: SpeechRequest, seed: int, sample_rate: int, seconds: float) -> FloatArray:
@@ -164,6 +163,7 @@ class FakeEngine:
     async def start(self) -> None:
         """Become ready at once."""
         self._slots = asyncio.Semaphore(self.config.max_num_seqs)
+        self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ready = True
 
     def kill(self) -> None:
@@ -173,6 +173,10 @@ class FakeEngine:
             _end(live, "error")
         if self.config.restart_s is not None:
             asyncio.get_running_loop().call_later(self.config.restart_s, self.revive)
+
+    def release(self) -> None:
+        """Let hanging requests, and those that would hang from now on, go on."""
+        self._released.set_result(None)
 
     def revive(self) -> None:
         """Serve again after a death."""
@@ -217,7 +221,6 @@ class FakeEngine:
             vocoder_rows=totals.chunks,
             vocoder_frames=totals.frames,
             vocoder_window_frames=totals.frames,
-            busy_s=self._clock() - totals.busy_since,
         )
 
     async def stream(
@@ -262,7 +265,7 @@ class FakeEngine:
                 if failure is not None and failure.after_chunks == index:
                     self._fail(failure, live)
                     if failure.kind == "hang":
-                        await live.ending
+                        await self._hang(live)
                 await self._wait_for_turn(live, started, index)
                 if live.ending.done():
                     yield _terminal(request_id, rate, index, live.ending.result(), metrics, self)
@@ -309,6 +312,10 @@ class FakeEngine:
             _end(live, "error")
         if failure.kind == "kill":
             self.kill()
+
+    async def _hang(self, live: _Live) -> None:
+        ways_out: list[asyncio.Future[Any]] = [live.ending, self._released]
+        await asyncio.wait(ways_out, return_when=asyncio.FIRST_COMPLETED)
 
     async def _wait_for_turn(self, live: _Live, started: float, index: int) -> None:
         """Wait until chunk `index` is due, or something ends the request."""

@@ -14,7 +14,6 @@ from stretto.engine.fake_engine import FakeEngineConfig, FakeFailure
 from stretto.server.app import drain
 from tests.server.support import TEXT, Server, pcm, serving
 
-SLOW = FakeEngineConfig(pace=1.0, first_chunk_s=0.0)
 HANG = FakeEngineConfig(failures=(FakeFailure(text="hang", kind="hang", after_chunks=3),))
 PATIENCE_S = 60.0
 
@@ -113,36 +112,38 @@ async def test_a_reader_that_takes_nothing_is_cut(tmp_path: Path) -> None:
 
 
 async def test_equal_requests_are_computed_once(tmp_path: Path) -> None:
-    async with serving(tmp_path, SLOW) as server:
-        answers = await asyncio.gather(
-            *(server.speak(response_format="pcm", speed=4) for _ in range(10))
-        )
-        assert {status for status, _ in answers} == {200}
-        assert len({body for _, body in answers}) == 1
+    async with serving(tmp_path, HANG) as server:
+        streams = [await open_stream(server, "hang on") for _ in range(10)]
+        server.engine.release()
+        bodies = {await stream.read() for stream in streams}
+        assert len(bodies) == 1
+        assert len(pcm(bodies.pop())) == round(7 * 0.06 * 24000)
         assert len(server.engine.requests) == 1
-        await server.speak(TEXT + "!", speed=4)
+        await server.speak("something else")
         assert len(server.engine.requests) == 2
 
 
 async def test_one_of_many_listeners_may_leave(tmp_path: Path) -> None:
-    config = FakeEngineConfig(pace=8.0)
-    async with serving(tmp_path, config) as server:
-        leaver = await open_stream(server, TEXT)
-        stayer = await open_stream(server, TEXT)
+    async with serving(tmp_path, HANG) as server:
+        leaver = await open_stream(server, "hang on")
+        stayer = await open_stream(server, "hang on")
         await leaver.content.readexactly(100)
         leaver.close()
+        await until(lambda: server.services.answering == 1)
+        server.engine.release()
         body = await stayer.read()
         assert len(server.engine.requests) == 1
-    assert len(pcm(body)) == round(len(TEXT) * 0.06 * 24000)
+    assert len(pcm(body)) == round(7 * 0.06 * 24000)
 
 
 async def test_different_formats_share_one_synthesis(tmp_path: Path) -> None:
-    async with serving(tmp_path, SLOW) as server:
-        both = await asyncio.gather(
-            server.speak(response_format="pcm", speed=4),
-            server.speak(response_format="mp3", speed=4),
-        )
-        assert [status for status, _ in both] == [200, 200]
+    async with serving(tmp_path, HANG) as server:
+        streams = [
+            await open_stream(server, "hang on", response_format=form) for form in ("pcm", "wav")
+        ]
+        server.engine.release()
+        raw, wav = [await stream.read() for stream in streams]
+        assert wav[44:] == raw
         assert len(server.engine.requests) == 1
 
 
