@@ -26,13 +26,14 @@ from .pronunciations import dictionary_words, listed_names
 from .recogniser import Recogniser, bootstrap_interval, plain, word_errors
 from .text import TextGenerator
 
-__all__ = ["Hearing", "evaluate", "sentences"]
+__all__ = ["PARTS", "Hearing", "evaluate", "sentences"]
 
 Samples = npt.NDArray[np.float32]
 _FOLDER = Path(__file__).parent / "sentences"
 _ROBUST_TEXTS = 500
 _SINGLE_WORDS = 100
 _CONTROLS = 12
+PARTS = ("hearing", "words", "clean", "robust")
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="default")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--parts", default="hearing,words,clean,robust", help="or: source")
+    parser.add_argument("--parts", default=",".join(PARTS), help="or: source")
     parser.add_argument("--voices", default=",".join(SPEAKERS))
     options = parser.parse_args()
     evaluate(options.model, options.parts.split(","), options.voices.split(","), options.out)

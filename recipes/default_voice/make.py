@@ -4,6 +4,8 @@ python -m recipes.default_voice.make --out assets/default --work DIR --minutes 1
 """
 
 import argparse
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,8 @@ import torch
 from stretto.model_executor.frontends.lexicon import save_lexicon
 
 from .codec import code_usage, encode_all, train_codec
-from .data import Utterance, load_shards, make_shards
+from .data import SPEAKERS, Utterance, load_shards, make_shards
+from .evaluate import PARTS, evaluate
 from .export import duration_guard, export, load_for_export
 from .pronunciations import build_lexicon
 from .train_gpt import train_gpt
@@ -54,6 +57,12 @@ def _codes(
     return np.split(np.load(path), ends[:-1])
 
 
+def _make_letter_to_sound(path: Path) -> None:
+    if not path.exists():
+        command = [sys.executable, "-m", "recipes.letter_to_sound", "--out", str(path)]
+        subprocess.run(command, check=True)
+
+
 def make(out: Path, work: Path, minutes: float) -> None:
     """All stages; on a CUDA device the same minutes see several times the data."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -76,6 +85,10 @@ def make(out: Path, work: Path, minutes: float) -> None:
         train_gpt(*training, work / "gpt.pt", minutes * _SHARES["gpt"], device)
     with _stage("export"):
         export(*load_for_export(work), SAMPLING, duration_guard(training[0]), out)
+    with _stage("letter to sound"):
+        _make_letter_to_sound(out / "letter_to_sound.safetensors")
+    with _stage("evaluation"):
+        evaluate(str(out), PARTS, SPEAKERS, work / "report.json")
 
 
 def main() -> None:
