@@ -50,11 +50,11 @@ class EngineConfig:
         default=True, metadata={"help": "share the blocks of equal prompt prefixes"}
     )
     first_chunk_frames: int = field(
-        default=4, metadata={"help": "frames in the first streamed chunk"}
+        default=7, metadata={"help": "frames in the first streamed chunk"}
     )
     max_chunk_frames: int = field(default=48, metadata={"help": "largest streamed chunk, frames"})
     chunk_growth: float = field(
-        default=2.0, metadata={"help": "each chunk is so many times the one before"}
+        default=1.25, metadata={"help": "each chunk is so many times the one before"}
     )
     low_lookahead_frames: int = field(
         default=16, metadata={"help": "vocoder look-ahead of low-latency streams, frames"}
