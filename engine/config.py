@@ -66,7 +66,9 @@ class EngineConfig:
         default="auto", metadata={"help": "auto, reference, cpu_paged, triton, varlen, xformers"}
     )
     enforce_eager: bool = field(default=False, metadata={"help": "no CUDA graphs"})
-    num_threads: int = field(default=0, metadata={"help": "CPU threads; 0 means every core"})
+    num_threads: int = field(
+        default=0, metadata={"help": "CPU threads; 0 means every core, or one for a small model"}
+    )
     seed: int | None = field(default=None, metadata={"help": "seed of requests without one"})
     default_voice: str | None = field(default=None, metadata={"help": "voice of requests without"})
     warmup: bool = field(default=True, metadata={"help": "run every shape once before ready"})
