@@ -22,6 +22,7 @@ from . import info, voice_routes
 from .batch import batch
 from .config import ServerConfig
 from .middleware import MIDDLEWARES, add_headers
+from .runner import JsonRunner
 from .services import SERVICES, Services, make_services
 from .speech import speech
 from .websocket import speech_stream
@@ -60,7 +61,7 @@ def make_app(
             web.get("/metrics", info.metrics),
             web.get("/openapi.json", info.openapi),
             web.get("/", info.page),
-            web.static("/static", info.STATIC),
+            web.get("/static/{name}", info.static),
         ]
     )
     return app
@@ -75,7 +76,7 @@ async def _own_services(app: web.Application) -> AsyncIterator[None]:
 
 def make_runner(app: web.Application) -> web.AppRunner:
     """A runner whose handlers are cancelled when their client leaves."""
-    return web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=5)
+    return JsonRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=5)
 
 
 async def drain(services: Services) -> bool:

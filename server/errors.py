@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from contextvars import ContextVar
+from uuid import uuid4
 
 import msgspec
 from aiohttp import web
@@ -22,6 +24,7 @@ from ..engine.errors import (
 )
 
 logger = logging.getLogger(__name__)
+_REQUEST_ID: ContextVar[str | None] = ContextVar("request_id")
 
 
 class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +142,19 @@ def _from_http(error: web.HTTPException) -> ApiError:
     return ApiError(error.status, message, code=codes.get(error.status), headers=headers)
 
 
+def new_request_id() -> str:
+    """Begin an answer: the id its `x-request-id` tells, and the log of its failures."""
+    request_id = f"req_{uuid4().hex}"
+    _REQUEST_ID.set(request_id)
+    return request_id
+
+
+def current_request_id() -> str:
+    """The id of the answer that this task, or the one that started it, is making."""
+    return _REQUEST_ID.get(None) or new_request_id()
+
+
 def log_failure(failure: ApiError, cause: BaseException) -> None:
-    """Log what clients are not told: the trace behind a 500."""
+    """Log what clients are not told: the trace behind a 500, under the id they were given."""
     if failure.status == 500:
-        logger.error("%s", failure, exc_info=cause)
+        logger.error("%s: %s", current_request_id(), failure, exc_info=cause)

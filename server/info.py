@@ -15,7 +15,8 @@ from .protocol import AudioModel, AudioModelList, Health, ModelList, ModelObject
 from .services import SERVICES
 
 _STARTED = int(time())
-STATIC = Path(__file__).parent / "static"
+_STATIC = Path(__file__).parent / "static"
+_TYPES = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 _POLICY = "default-src 'self'; media-src blob:; img-src data:"
 
 
@@ -79,7 +80,20 @@ async def openapi(request: web.Request) -> web.Response:
     return web.Response(body=body, content_type="application/json")
 
 
-async def page(request: web.Request) -> web.FileResponse:
+async def page(request: web.Request) -> web.Response:
     """`GET /`: the web page."""
     headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _POLICY}
-    return web.FileResponse(STATIC / "index.html", headers=headers)
+    return _file("index.html", headers)
+
+
+async def static(request: web.Request) -> web.Response:
+    """`GET /static/{name}`: what the page needs, and nothing else of the disk."""
+    name = request.match_info["name"]
+    if name not in _TYPES:
+        raise web.HTTPNotFound
+    return _file(name, {"Cache-Control": "no-cache"})
+
+
+def _file(name: str, headers: dict[str, str]) -> web.Response:
+    body = (_STATIC / name).read_bytes()
+    return web.Response(body=body, content_type=_TYPES[name], charset="utf-8", headers=headers)

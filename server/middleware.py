@@ -6,12 +6,18 @@ Handlers raise; nothing else in the server builds error answers.
 from __future__ import annotations
 
 import hmac
-from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from .errors import ApiError, draining, log_failure, to_api_error
+from .errors import (
+    ApiError,
+    current_request_id,
+    draining,
+    log_failure,
+    new_request_id,
+    to_api_error,
+)
 from .services import SERVICES, Services
 
 _OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics", "/openapi.json", "/favicon.ico"})
@@ -22,6 +28,7 @@ _LISTINGS = frozenset({"/v1/models", "/v1/audio/voices", "/v1/audio/models"})
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every exception into a JSON error, and count every answer."""
     services = request.app[SERVICES]
+    new_request_id()
     services.answering += 1
     status = 499  # the client left before there was an answer
     try:
@@ -93,6 +100,16 @@ async def refuse_when_draining(request: web.Request, handler: Handler) -> web.St
 
 
 @web.middleware
+async def check_length(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a body that says it is too large before any of it is read."""
+    limit = request.app[SERVICES].config.max_body_mib << 20
+    if (request.content_length or 0) > limit:
+        message = f"the body has {request.content_length} bytes; at most {limit} are allowed"
+        raise ApiError(413, message, code="body_too_large", headers={"Connection": "close"})
+    return await handler(request)
+
+
+@web.middleware
 async def answer_preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer browsers' CORS questions, when an origin is allowed."""
     origin = request.app[SERVICES].config.cors_origin
@@ -110,11 +127,19 @@ async def answer_preflight(request: web.Request, handler: Handler) -> web.Stream
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """On every answer: an id to quote in reports, and the allowed origin if there is one."""
-    response.headers["x-request-id"] = f"req_{uuid4().hex}"
+    if isinstance(response, web.HTTPException):  # raised before any middleware, as for Expect
+        _say_in_json(response)
+    response.headers["x-request-id"] = current_request_id()
     origin = request.app[SERVICES].config.cors_origin
     if origin is not None:
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = "x-request-id"
 
 
-MIDDLEWARES = (answer_errors, answer_preflight, check_key, refuse_when_draining)
+def _say_in_json(answer: web.HTTPException) -> None:
+    answer.body = body = to_api_error(answer).body()
+    answer.content_type = "application/json"
+    answer.headers["Content-Length"] = str(len(body))  # it was set before this hook
+
+
+MIDDLEWARES = (answer_errors, answer_preflight, check_key, refuse_when_draining, check_length)
