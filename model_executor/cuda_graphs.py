@@ -1,9 +1,9 @@
-"""Decode steps as CUDA graphs, one for each size of batch that is worth its memory.
+"""Work as CUDA graphs, one for each size of batch that is worth its memory.
 
 Launching the hundreds of small kernels of a decode step takes the host longer than the device needs
 to run them; a graph launches them all at once. Graphs have fixed shapes and addresses, so a step is
 padded to the next bucket and its inputs are copied into one block that never moves. Sampling is
-part of the graph; drawn frames stay on the device.
+part of the graph; drawn frames stay on the device. Vocoder batches are captured the same way.
 
 This module knows shapes and buckets, not models: what a step computes is a function given to it.
 Where there is no CUDA the same function runs on the same padded inputs, which is how the padding is
@@ -32,6 +32,11 @@ def decode_buckets(max_num_seqs: int) -> tuple[int, ...]:
     sizes = {1, 2, 4, 8, max_num_seqs}
     sizes |= set(range(16, 64, 8)) | set(range(64, 256, 16)) | set(range(256, max_num_seqs, 32))
     return tuple(sorted(size for size in sizes if size <= max_num_seqs))
+
+
+def new_pool(device: torch.device) -> Any:
+    """Memory that graphs can share as long as no two of them run at once; None without CUDA."""
+    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
 
 def find_bucket(size: int, buckets: Sequence[int]) -> int | None:
@@ -142,6 +147,7 @@ class StepGraphs:
         device: where it runs.
         anchors: tensors whose addresses the graphs hold besides their inputs. When one of them is
             replaced, all graphs are forgotten and captured anew.
+        pool: see `new_pool`; by default one of its own.
     """
 
     def __init__(
@@ -150,12 +156,14 @@ class StepGraphs:
         buckets: Sequence[int],
         device: torch.device,
         anchors: Callable[[], Sequence[torch.Tensor]],
+        *,
+        pool: Any = None,
     ) -> None:
         self._function, self._buckets, self._device = function, tuple(buckets), device
         self._anchors = anchors
         self._anchored: tuple[int, ...] = ()
         self._captured: dict[int, _Captured] = {}
-        self._pool: Any = None
+        self._pool = new_pool(device) if pool is None else pool
 
     @property
     def num_captured(self) -> int:
@@ -214,5 +222,4 @@ class StepGraphs:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=stream):
             output = self._function(inputs.tensors)
-        self._pool = graph.pool()
         return _Captured(inputs, output, graph)

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from torch import Tensor, cat
 
-from .row_layout import Context, RowLayout, Span, split_rows
+from .row_layout import Context, FrameMask, RowLayout, Span, split_rows
 
 
 class Stage(Protocol):
@@ -29,7 +29,7 @@ class Stage(Protocol):
     def context(self) -> Context:
         """Frames before and after each frame that the output depends on."""
 
-    def look(self, pack: Tensor, layout: RowLayout) -> Tensor:
+    def look(self, pack: Tensor, layout: FrameMask) -> Tensor:
         """[num_positions, in] to what each frame sees, [num_positions, ...]; gaps are zero."""
 
     def apply(self, x: Tensor, seen: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class Then:
         self._layers = layers
         self.context = stage.context
 
-    def look(self, pack: Tensor, layout: RowLayout) -> Tensor:
+    def look(self, pack: Tensor, layout: FrameMask) -> Tensor:
         """See `Stage`."""
         return self._stage.look(pack, layout)
 

@@ -128,7 +128,7 @@ class FrameVocoder:
     def _run(
         self, chain: Chain, windows: Sequence[Window], kind: VocoderInput
     ) -> tuple[list[Tensor], list[StreamState | None]]:
-        features = [self._mel_pairs(window.frames, kind) for window in windows]
+        features = [self.features(window.frames, kind) for window in windows]
         rows = [
             Row(
                 _mel_span(Span(window.start, window.start + len(window.frames))),
@@ -140,8 +140,12 @@ class FrameVocoder:
         ]
         return chain(features, rows)
 
-    def _mel_pairs(self, frames: Tensor, kind: VocoderInput) -> Tensor:
-        """Frames to features [MEL_PER_FRAME * T, width / MEL_PER_FRAME]."""
+    def chain(self, kind: VocoderInput) -> Chain:
+        """The layers from features to hops of samples."""
+        return self._decoders[kind]
+
+    def features(self, frames: Tensor, kind: VocoderInput) -> Tensor:
+        """Frames [T, width] to features [MEL_PER_FRAME * T, features], what the layers read."""
         frames = frames.to(self.device)
         if kind == "codes":
             assert self._fsq is not None, "a codes decoder comes with its quantiser"

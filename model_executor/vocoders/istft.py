@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .row_layout import Context, RowLayout
+from .row_layout import Context, FrameMask
 
 MAX_MAGNITUDE = 100.0
 
@@ -54,7 +54,7 @@ class InverseSTFT:
         frames: Tensor = torch.fft.irfft(spectrum, n=len(self._window))
         return frames.mul_(self._window)
 
-    def look(self, pack: Tensor, layout: RowLayout) -> Tensor:
+    def look(self, pack: Tensor, layout: FrameMask) -> Tensor:
         """[num_positions, n_fft] to samples, [num_positions, hop_length].
 
         The last `n_fft / (2 * hop_length)` frames of a row see too few frames for all of theirs.

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .row_layout import Context, RowLayout, bucket
+from .row_layout import Context, FrameMask, bucket
 
 Activation = Literal["none", "gelu"]
 
@@ -139,7 +139,7 @@ class FrameConv:
         exact = Placement(placement.device)
         self._linear = Linear(flat, bias, exact, activation=activation)
 
-    def look(self, pack: Tensor, layout: RowLayout) -> Tensor:
+    def look(self, pack: Tensor, layout: FrameMask) -> Tensor:
         """[num_positions, in] to each frame's neighbourhood, a view [num_positions, kernel, in]."""
         length, channels = pack.shape
         padded = F.pad(pack, (0, 0, self.context.left, self.context.right))
@@ -219,7 +219,7 @@ class ConvNeXtBlock:
         self._expand = Linear(*expand, placement, activation="gelu", chained=True)
         self._project = Linear(scale[:, None] * project[0], scale * project[1], placement)
 
-    def look(self, pack: Tensor, layout: RowLayout) -> Tensor:
+    def look(self, pack: Tensor, layout: FrameMask) -> Tensor:
         """[num_positions, channels] to what the depthwise convolution makes of it."""
         return self._depthwise(pack)
 

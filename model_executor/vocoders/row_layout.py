@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -54,6 +55,13 @@ class Span:
 
     def __len__(self) -> int:
         return self.end - self.start
+
+
+class FrameMask(Protocol):
+    """Which positions of a pack hold frames; the others hold zeros."""
+
+    def is_frame(self, x: Tensor) -> Tensor:
+        """1 for frames and 0 for gaps, in the type of `x`, [num_positions, 1]."""
 
 
 @dataclass(frozen=True, eq=False)
