@@ -30,7 +30,7 @@ from .output import AudioChunk, FloatArray
 from .request_state import Phase, RequestState, SequenceState
 from .stats import Counters, snapshot
 from .vocoder_budget import VocoderBudget
-from .work_queue import MAX_BATCHES_IN_FLIGHT, InFlight, queue_of
+from .work_queue import InFlight, queue_of
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class EngineCore:
         self._outbox: list[AudioChunk] = []
         self._counters = Counters()
         queue = queue_of(executor)
-        self._depth = queue.depth
+        self._depth, self._max_batches = queue.depth, queue.max_batches
         self._steps: InFlight[SchedulerOutput, ModelRunnerOutput] = InFlight(queue.launch_model)
         self._batches: InFlight[VocoderBatch, list[FloatArray]] = InFlight(queue.launch_vocoder)
 
@@ -121,9 +121,10 @@ class EngineCore:
         self._end_late_requests(started)
         if self.scheduler.has_work:
             self._speak(started)
+        self._deliver_decoded()
         if self._may_decode():
             self._decode()
-        self._deliver_decoded()
+        self._await_decoded()
         self._counters.busy_s += self.clock() - started
         return self._take_outbox()
 
@@ -243,7 +244,7 @@ class EngineCore:
 
     def _may_decode(self) -> bool:
         """First chunks and starving listeners at once; the rest when the budget allows."""
-        if not self.vocoder_scheduler.num_waiting or len(self._batches) >= MAX_BATCHES_IN_FLIGHT:
+        if not self.vocoder_scheduler.num_waiting or len(self._batches) >= self._max_batches:
             return False
         if self._budget.allows or not self.scheduler.has_work:
             return True
@@ -263,11 +264,15 @@ class EngineCore:
         self._budget.note_batch(self.clock() - started)
 
     def _deliver_decoded(self) -> None:
-        """Deliver batches that are done; wait for one only when there is nothing else to do."""
-        if self._batches and not (self.scheduler.has_work or self._may_decode()):
-            self._deliver_batch(*self._batches.collect())
+        """Deliver batches that are done."""
         while self._batches.is_oldest_done:
             self._deliver_batch(*self._batches.collect())
+
+    def _await_decoded(self) -> None:
+        """Deliver as before; wait for a batch only when there is nothing else to do."""
+        if self._batches and not (self.scheduler.has_work or self._may_decode()):
+            self._deliver_batch(*self._batches.collect())
+        self._deliver_decoded()
 
     def _deliver_batch(self, batch: VocoderBatch, result: list[FloatArray] | Exception) -> None:
         """Deliver a batch's audio; if it failed, each job is tried alone and only culprits end."""

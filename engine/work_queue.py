@@ -18,8 +18,6 @@ from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBa
 J = TypeVar("J")
 T = TypeVar("T")
 
-MAX_BATCHES_IN_FLIGHT = 2  # of the vocoder; later decisions are better decisions
-
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T]):
@@ -37,6 +35,7 @@ class DirectQueue:
     """A `WorkQueue` over an executor that has none: launching is doing."""
 
     depth = 0
+    max_batches = 1
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor

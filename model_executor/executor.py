@@ -7,6 +7,7 @@ frontend) and passes calls on. It decides nothing and computes nothing itself.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,7 @@ from .models.llama_speech import LlamaSpeech
 from .models.registry import find_entry, load_speech_model
 from .vocoder_runner import VocoderRunner
 from .vocoder_stream import DeviceQueue
+from .vocoder_thread import ThreadQueue
 from .vocoders.frame_vocoder import load_vocoder
 from .vocoders.reference_audio import make_encode_reference
 from .warmup import warm_up
@@ -103,8 +105,12 @@ class LocalExecutor:
         )
         self._runner = self._create_runner(model, dtype, device)
         self._queue: WorkQueue | None = None
+        self._thread: ThreadQueue | None = None
         if device.type == "cuda":
             self._queue = DeviceQueue(self._runner, self._launch_vocoder, device)
+        elif 2 * torch.get_num_threads() <= _num_cores():  # else the stages would share cores
+            self._thread = ThreadQueue(self._runner.execute, self._windows, self._vocoder)
+            self._queue = self._thread
         self._encode_reference = make_encode_reference(checkpoint)
         self._frontend = self._create_frontend(checkpoint)
         self._info = self._describe(checkpoint)
@@ -149,7 +155,7 @@ class LocalExecutor:
 
     @property
     def work_queue(self) -> WorkQueue | None:
-        """The way to launch work without waiting for it; None on CPU, which would win nothing."""
+        """The way to launch work without waiting for it; None where the stages share cores."""
         return self._queue
 
     def execute_vocoder(self, batch: VocoderBatch) -> list[FloatArray]:
@@ -178,12 +184,12 @@ class LocalExecutor:
     def remove_sequence(self, seq_id: str) -> None:
         """See `Executor`."""
         self._runner.remove_sequence(seq_id)
-        self._vocoder.forget(seq_id)
+        self._states.forget(seq_id)
 
     def warmup(self) -> None:
         """See `Executor`."""
         warm_up(self, self._config.max_num_seqs, self._config.max_num_batched_tokens)
-        self._vocoder.warmup()
+        self._states.warmup()
 
     def check_idle(self) -> None:
         """See `Executor`."""
@@ -191,11 +197,18 @@ class LocalExecutor:
         assert not held, f"{held} sequences are still held"
         assert not self._runner.store.num_sequences, "frames of no sequence are still held"
         self._runner.store.check_integrity()
-        assert not self._vocoder.num_streams, "vocoder states of no sequence are still held"
+        assert not self._states.num_streams, "vocoder states of no sequence are still held"
 
     def close(self) -> None:
         """See `Executor`. The executor may not be used afterwards."""
-        del self._runner, self._vocoder, self._queue
+        if self._thread is not None:
+            self._thread.close()
+        del self._runner, self._vocoder, self._queue, self._thread
+
+    @property
+    def _states(self) -> VocoderRunner | ThreadQueue:
+        """Who keeps what the vocoder knows of running sequences."""
+        return self._thread or self._vocoder
 
     def _create_runner(
         self, model: LlamaSpeech, dtype: torch.dtype, device: torch.device
@@ -242,6 +255,13 @@ class LocalExecutor:
             supports_zero_shot=self._encode_reference is not None,
             supports_refine=self._spec.text_eos_id is not None,
         )
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def resolve_device(name: str) -> torch.device:

@@ -221,9 +221,11 @@ class WorkQueue(Protocol):
 
     Attributes:
         depth: steps that may be launched before the oldest is collected; 0 where nothing is won.
+        max_batches: vocoder batches that may be in flight; later decisions are better decisions.
     """
 
     depth: int
+    max_batches: int
 
     def launch_model(self, output: SchedulerOutput) -> Pending[ModelRunnerOutput]:
         """Queue one step; see `Executor.execute_model`."""

@@ -91,6 +91,8 @@ class DeviceQueue:
         depth: steps that may be launched before the oldest is collected.
     """
 
+    max_batches = 2
+
     def __init__(
         self,
         runner: ModelRunner,

@@ -55,6 +55,7 @@ class DelayedQueue:
     executor: QueueingExecutor
     depth: int
     vocoder_asks: int
+    max_batches: int = 2
 
     def launch_model(self, output: SchedulerOutput) -> Done[ModelRunnerOutput] | Failed:
         try:

@@ -27,7 +27,7 @@ def executor() -> LocalExecutor:
 
 def speak(executor: LocalExecutor, depth: int | None) -> dict[str, SpeechResult]:
     """Three streams of the tiny checkpoint, joining one after the other; None waits for steps."""
-    executor._queue = None
+    executor._queue = executor._thread = None
     if depth is not None:
         executor._queue = DeviceQueue(executor._runner, executor._launch_vocoder, CPU, depth=depth)
     core = assemble_core(executor, EngineConfig(max_num_seqs=2, warmup=False))
@@ -58,11 +58,6 @@ def test_queued_steps_speak_the_same(executor: LocalExecutor) -> None:
             result.metrics.frames,
         )
         np.testing.assert_allclose(other.audio, result.audio, atol=1e-5)
-
-
-def test_cpu_has_no_queue_of_its_own() -> None:
-    config = ExecutorConfig(model=str(ASSETS / "ckpt"), kv_cache_memory="1MiB", max_num_seqs=1)
-    assert LocalExecutor(config).work_queue is None
 
 
 def test_without_cuda_the_side_stream_is_the_only_one() -> None:
