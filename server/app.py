@@ -21,6 +21,7 @@ from ..engine.interface import EngineClient
 from . import info, voice_routes
 from .batch import batch
 from .config import ServerConfig
+from .memory import return_freed_memory
 from .middleware import MIDDLEWARES, add_headers
 from .runner import JsonRunner
 from .services import SERVICES, Services, make_services
@@ -93,7 +94,11 @@ async def drain(services: Services) -> bool:
 
 
 async def serve(config: ServerConfig, engine: EngineClient, *, max_num_seqs: int) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. The engine is started and closed here."""
+    """Serve until SIGTERM or SIGINT, then drain. The engine is started and closed here.
+
+    The process is taken to be the server's own: its signals and its allocator are set.
+    """
+    return_freed_memory()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
