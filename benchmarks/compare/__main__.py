@@ -18,7 +18,14 @@ from ..engine_setup import resolve_model
 from ..report import environment, write_json
 from ..workload import sentences
 from .environments import CHATTTS, TRANSFORMERS, VLLM, Environment, default_root, ensure
-from .rounds import Comparison, Side, compare, format_table
+from .rounds import (
+    Comparison,
+    Side,
+    compare,
+    format_table,
+    our_environment,
+    their_environment,
+)
 
 TARGETS: dict[str, Environment] = {"chattts": CHATTTS, "vllm": VLLM, "transformers": TRANSFORMERS}
 
@@ -40,8 +47,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--eager", action="store_true", help="vLLM without its compiled model")
     parser.add_argument("--root", type=Path, default=default_root(), help="of environments")
     parser.add_argument("--python", type=Path, help="their interpreter, instead of installing one")
+    parser.add_argument(
+        "--their-env", action="append", default=[], metavar="NAME=VALUE", type=_variable,
+        help="a variable of their process; its OpenMP settings are otherwise its own defaults",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, help="write the table as JSON")
     return parser
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
 
 
 def _ints(text: str) -> tuple[int, ...]:
@@ -57,7 +75,8 @@ def speech_comparisons(sizes: Sequence[int], frames: int) -> list[Comparison]:
         modes = ("concurrent", "batch") if size > 1 else ("concurrent",)
         for mode in modes:
             title = f"{size} in one batch" if mode == "batch" else f"{size} at once"
-            comparisons.append(Comparison(title, case, {**case, "mode": mode}, "audio_s"))
+            ours = {**case, "priority": "bulk" if mode == "batch" else "interactive"}
+            comparisons.append(Comparison(title, ours, {**case, "mode": mode}, "audio_s"))
     return comparisons
 
 
@@ -93,9 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_speech
         else ar_comparisons(sizes, frames, args.prompt)
     )
+    environ = our_environment(args.threads), their_environment(args.threads, dict(args.their_env))
     with (
-        Side("stretto", "ours", Path(sys.executable), options, args.threads) as ours,
-        Side(args.target, args.target, python, options, args.threads) as theirs,
+        Side("stretto", "ours", Path(sys.executable), options, environ[0]) as ours,
+        Side(args.target, args.target, python, options, environ[1]) as theirs,
     ):
         about = {"ours": ours.load(), "theirs": theirs.load()}
         rows = compare(ours, theirs, comparisons, args.rounds)

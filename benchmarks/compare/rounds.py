@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -26,6 +26,26 @@ _BOOT = (
 )
 
 
+_RUNTIMES = ("OMP_", "GOMP_", "KMP_")  # prefixes of what OpenMP libraries read
+
+
+def our_environment(threads: int) -> dict[str, str]:
+    """This process's variables, with the default that our command line sets."""
+    passive = {"OMP_WAIT_POLICY": "PASSIVE"}
+    return passive | {**os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
+def their_environment(threads: int, changes: Mapping[str, str]) -> dict[str, str]:
+    """This process's variables without its OpenMP settings: a peer runs with its own defaults.
+
+    Args:
+        threads: compute threads.
+        changes: further variables, such as a peer's manual recommends.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_RUNTIMES)}
+    return {**kept, "OMP_NUM_THREADS": str(threads), **changes}
+
+
 class SideError(RuntimeError):
     """A side ended before it answered."""
 
@@ -38,15 +58,19 @@ class Side:
         module: of `sides`.
         python: interpreter of its environment.
         options: its first line of input.
-        threads: compute threads, for whatever library reads `OMP_NUM_THREADS`.
+        environ: all variables of the process.
     """
 
     def __init__(
-        self, name: str, module: str, python: Path, options: dict[str, Any], threads: int
+        self,
+        name: str,
+        module: str,
+        python: Path,
+        options: dict[str, Any],
+        environ: Mapping[str, str],
     ) -> None:
         self.name = name
         self._options = options
-        environ = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         folder = str(Path(__file__).parent / "sides")
         self._process = subprocess.Popen(
             [str(python), "-c", _BOOT, folder, module],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import pytest
 from stretto.benchmarks.compare import rounds
 from stretto.benchmarks.compare.__main__ import ar_comparisons, build_parser, speech_comparisons
 from stretto.benchmarks.compare.environments import CHATTTS, TRANSFORMERS, VLLM
-from stretto.benchmarks.compare.rounds import Comparison, Outcome, Side, SideError, format_table
+from stretto.benchmarks.compare.rounds import (
+    Comparison,
+    Outcome,
+    Side,
+    SideError,
+    format_table,
+    our_environment,
+    their_environment,
+)
 from stretto.benchmarks.compare.sides.llama import prompts
 from stretto.benchmarks.compare.sides.protocol import measured
 
@@ -44,7 +53,7 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def side(name: str, speed: float) -> Side:
-    return Side(name, "fake", Path(sys.executable), {"speed": speed}, threads=1)
+    return Side(name, "fake", Path(sys.executable), {"speed": speed}, dict(os.environ))
 
 
 def test_sides_take_turns_and_ratios_are_of_rates(sides: Path) -> None:
@@ -66,6 +75,24 @@ def test_a_dead_side_is_named(sides: Path) -> None:
         one.load()
         with pytest.raises(SideError, match="mortal"):
             one.run({"n": -1})
+
+
+def test_a_peer_has_its_own_openmp_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting passively suits us on a shared machine and slows others down."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    monkeypatch.setenv("STRETTO_TEST", "kept")
+    ours, theirs = our_environment(2), their_environment(2, {"KMP_BLOCKTIME": "1"})
+    assert (ours["OMP_WAIT_POLICY"], ours["GOMP_SPINCOUNT"]) == ("ACTIVE", "7")
+    assert ours["OMP_NUM_THREADS"] == theirs["OMP_NUM_THREADS"] == "2"
+    assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & theirs.keys()
+    assert (theirs["STRETTO_TEST"], theirs["KMP_BLOCKTIME"]) == ("kept", "1")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert our_environment(2)["OMP_WAIT_POLICY"] == "PASSIVE"
+    args = build_parser().parse_args(["vllm", "--their-env", "A=1", "--their-env", "B=x=y"])
+    assert dict(args.their_env) == {"A": "1", "B": "x=y"}
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["vllm", "--their-env", "A"])
 
 
 def test_the_order_alternates() -> None:

@@ -30,7 +30,13 @@ def load_speech(options: dict[str, Any]) -> RunCase:
     def run(case: Case) -> dict[str, Any]:
         sampling = SamplingParams(min_new_tokens=case["frames"], max_new_tokens=case["frames"])
         requests = [
-            SpeechRequest(text=text, seed=seed, sampling=sampling, normalize=False)
+            SpeechRequest(
+                text=text,
+                seed=seed,
+                sampling=sampling,
+                normalize=False,
+                priority=case["priority"],
+            )
             for seed, text in enumerate(case["texts"])
         ]
         results = engine.generate(requests)
