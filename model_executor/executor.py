@@ -32,10 +32,11 @@ from .model_runner import ModelRunner
 from .models.checkpoint import Checkpoint, load_checkpoint
 from .models.llama_speech import LlamaSpeech
 from .models.registry import find_entry, load_speech_model
+from .vocoder_graphs import VocoderGraphs
 from .vocoder_runner import VocoderRunner
 from .vocoder_stream import DeviceQueue
 from .vocoder_thread import ThreadQueue
-from .vocoders.frame_vocoder import load_vocoder
+from .vocoders.frame_vocoder import FrameVocoder, load_vocoder
 from .vocoders.reference_audio import make_encode_reference
 from .warmup import warm_up
 
@@ -61,6 +62,7 @@ class ExecutorConfig:
     attention_backend: str = "auto"
     enforce_eager: bool = False
     num_threads: int = 0
+    max_vocoder_frames: int = 512
 
 
 def _preferred_threads(spec: SpeechModelSpec) -> int:
@@ -106,8 +108,11 @@ class LocalExecutor:
         self._runner = self._create_runner(model, dtype, device)
         self._queue: WorkQueue | None = None
         self._thread: ThreadQueue | None = None
+        self._graphs: VocoderGraphs | None = None
         if device.type == "cuda":
             self._queue = DeviceQueue(self._runner, self._launch_vocoder, device)
+            if not config.enforce_eager:
+                self._graphs = self._create_graphs(vocoder)
         elif 2 * torch.get_num_threads() <= _num_cores():  # else the stages would share cores
             self._thread = ThreadQueue(self._runner.execute, self._windows, self._vocoder)
             self._queue = self._thread
@@ -175,7 +180,16 @@ class LocalExecutor:
         return windows
 
     def _launch_vocoder(self, batch: VocoderBatch) -> list[torch.Tensor]:
+        if self._graphs is not None:
+            return self._graphs.launch(batch)
         return self._vocoder.launch(self._windows(batch), batch.jobs)
+
+    def _launch_windows(self, batch: VocoderBatch) -> list[torch.Tensor]:
+        """Without states: those of streams are in the graphs."""
+        waveforms = self._vocoder.launch(self._windows(batch), batch.jobs)
+        for job in batch.jobs:
+            self._vocoder.forget(job.seq_id)
+        return waveforms
 
     def generated(self, seq_id: str) -> IntArray:
         """See `Executor`."""
@@ -203,12 +217,12 @@ class LocalExecutor:
         """See `Executor`. The executor may not be used afterwards."""
         if self._thread is not None:
             self._thread.close()
-        del self._runner, self._vocoder, self._queue, self._thread
+        del self._runner, self._vocoder, self._queue, self._thread, self._graphs
 
     @property
-    def _states(self) -> VocoderRunner | ThreadQueue:
+    def _states(self) -> VocoderRunner | ThreadQueue | VocoderGraphs:
         """Who keeps what the vocoder knows of running sequences."""
-        return self._thread or self._vocoder
+        return self._thread or self._graphs or self._vocoder
 
     def _create_runner(
         self, model: LlamaSpeech, dtype: torch.dtype, device: torch.device
@@ -235,6 +249,18 @@ class LocalExecutor:
             FrameStore(spec.num_codebooks, width, device, num_pages=num_pages),
             block_size=config.block_size,
             graph_buckets=decode_buckets(config.max_num_seqs) if capture else (),
+        )
+
+    def _create_graphs(self, vocoder: FrameVocoder) -> VocoderGraphs:
+        config = self._config
+        return VocoderGraphs(
+            vocoder,
+            self._runner.store,
+            self._runner.prompt,
+            self._launch_windows,
+            # A stream outlives its sequence's steps by the chunks that are still to be decoded.
+            num_streams=2 * config.max_num_seqs,
+            max_batch_frames=config.max_vocoder_frames,
         )
 
     def _create_frontend(self, checkpoint: Checkpoint) -> Frontend:

@@ -140,6 +140,9 @@ class VocoderGraphs:
         for call in calls:
             for rows in row_buckets(call.num_frames, self._max_batch_frames):
                 self._run([call] * rows)
+        if self._vocoder.device.type == "cuda":
+            # Service runs on another stream, which does not wait for this one.
+            torch.cuda.synchronize(self._vocoder.device)
 
     @torch.inference_mode()
     def launch(self, batch: VocoderBatch) -> list[Tensor]:

@@ -25,9 +25,13 @@ def executor() -> LocalExecutor:
     return LocalExecutor(config)
 
 
-def speak(executor: LocalExecutor, depth: int | None) -> dict[str, SpeechResult]:
+def speak(
+    executor: LocalExecutor, depth: int | None, *, graphs: bool = False
+) -> dict[str, SpeechResult]:
     """Three streams of the tiny checkpoint, joining one after the other; None waits for steps."""
-    executor._queue = executor._thread = None
+    executor._queue = executor._thread = executor._graphs = None
+    if graphs:
+        executor._graphs = executor._create_graphs(executor._vocoder._vocoder)
     if depth is not None:
         executor._queue = DeviceQueue(executor._runner, executor._launch_vocoder, CPU, depth=depth)
     core = assemble_core(executor, EngineConfig(max_num_seqs=2, warmup=False))
@@ -48,8 +52,9 @@ def speak(executor: LocalExecutor, depth: int | None) -> dict[str, SpeechResult]
 
 
 @pytest.mark.timeout(900)
-def test_queued_steps_speak_the_same(executor: LocalExecutor) -> None:
-    waited, queued = speak(executor, None), speak(executor, 1)
+@pytest.mark.parametrize("graphs", [False, True])
+def test_queued_steps_speak_the_same(executor: LocalExecutor, graphs: bool) -> None:
+    waited, queued = speak(executor, None), speak(executor, 1, graphs=graphs)
     assert queued.keys() == waited.keys() == {"r0", "r1", "r2"}
     for request_id, result in waited.items():
         other = queued[request_id]
