@@ -7,7 +7,9 @@ against the CPU's, and that a decode step never waits for the device.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,12 +72,23 @@ def test_backends_equal_the_reference(name: str, case: Case, dtype: torch.dtype)
     torch.testing.assert_close(out, truth, atol=2e-2, rtol=2e-2)
 
 
-def test_captured_steps_draw_what_eager_ones_draw() -> None:
+def count_graphs(core: EngineCore) -> tuple[int, int]:
+    """Captured decode steps and vocoder batches."""
+    assert isinstance(core.executor, LocalExecutor)
+    vocoder = core.executor._graphs
+    return core.executor._runner._graphs.num_captured, vocoder.num_captured if vocoder else 0
+
+
+def test_captured_work_gives_what_eager_work_gives() -> None:
+    """Decode steps and vocoder batches, captured at warm-up and never later."""
     captured, eager = make_core("cuda"), make_core("cuda", eager=True)
-    assert isinstance(captured.executor, LocalExecutor)
-    assert captured.executor._runner._graphs.num_captured > 0, "warm-up captured nothing"
-    for request_id, result in speak(captured).items():
-        other = speak(eager)[request_id]
+    ready = count_graphs(captured)
+    assert min(ready) > 0, "warm-up captured nothing"
+    spoken, expected = speak(captured, 60), speak(eager, 60)
+    assert count_graphs(captured) == ready, "service captured what warm-up should have"
+    assert count_graphs(eager) == (0, 0)
+    for request_id, result in spoken.items():
+        other = expected[request_id]
         assert result.metrics.frames == other.metrics.frames
         np.testing.assert_allclose(result.audio, other.audio, atol=1e-4)
 
@@ -103,28 +116,59 @@ def sync_warnings() -> Iterator[list[warnings.WarningMessage]]:
 def test_launching_never_waits_for_the_device(
     eager: bool, sync_warnings: list[warnings.WarningMessage]
 ) -> None:
-    """Steps and vocoder batches are launched without a hidden synchronisation."""
+    """New sequences, steps (sampling and transfers both ways are part of them) and vocoder batches
+    are launched without a hidden synchronisation."""
     torch.cuda.set_sync_debug_mode("default")
     core = make_core("cuda", eager=eager)
     speak(core)  # allocate and compile everything once
     assert isinstance(core.executor, LocalExecutor)
     queue = core.executor.work_queue
     assert queue is not None
-    launches = {"model": queue.launch_model, "vocoder": queue.launch_vocoder}
-    waits: dict[str, list[str]] = {"model": [], "vocoder": []}
+    calls: Counter[str] = Counter()
+    waits: list[str] = []
 
-    def counted(kind: str) -> object:
-        def launch(job: object) -> object:
+    def counted(kind: str, launch: Callable[..., Any]) -> Any:
+        def call(*args: Any) -> Any:
+            calls[kind] += 1
             del sync_warnings[:]
             torch.cuda.set_sync_debug_mode("warn")
-            pending = launches[kind](job)  # type: ignore[operator]
+            result = launch(*args)
             torch.cuda.set_sync_debug_mode("default")
-            waits[kind] += [str(w.message) for w in sync_warnings if "synchron" in str(w.message)]
-            return pending
+            found = [str(w.message) for w in sync_warnings if "synchron" in str(w.message)]
+            waits.extend(f"{kind}: {message}" for message in found)
+            return result
 
-        return launch
+        return call
 
-    core._steps._launch = counted("model")  # type: ignore[assignment]
-    core._batches._launch = counted("vocoder")  # type: ignore[assignment]
+    core._steps._launch = counted("model", queue.launch_model)
+    core._batches._launch = counted("vocoder", queue.launch_vocoder)
+    core.executor.add_sequence = counted(  # type: ignore[method-assign]
+        "sequence", core.executor.add_sequence
+    )
     speak(core)
-    assert waits == {"model": [], "vocoder": []}
+    assert min(calls[kind] for kind in ("model", "vocoder", "sequence")) > 0
+    assert waits == []
+
+
+def test_a_hidden_synchronisation_would_be_counted(
+    sync_warnings: list[warnings.WarningMessage],
+) -> None:
+    torch.ones(1, device="cuda").item()
+    torch.ones(1000).to("cuda")
+    assert len([w for w in sync_warnings if "synchron" in str(w.message)]) == 2
+
+
+def test_a_streamed_text_is_the_whole_text_in_graphs() -> None:
+    """Chunks through slots of states against one window, both captured."""
+    audio = []
+    for priority in ("interactive", "bulk"):
+        core = make_core("cuda")
+        sampling = SamplingParams(max_new_tokens=150, min_new_tokens=150)
+        request = SpeechRequest(text=TEXTS[1], seed=1, sampling=sampling, priority=priority)
+        core.add_request("r", core.processor.process(request))
+        chunks = []
+        while core.has_work:
+            chunks += core.step()
+        core.check_integrity()
+        audio.append(SpeechResult.from_chunks(chunks).audio)
+    np.testing.assert_allclose(audio[0], audio[1], atol=1e-4)
