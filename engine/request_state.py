@@ -88,9 +88,9 @@ class RequestState:
     def open_segments(self, segments: tuple[Segment, ...], phase: Phase) -> list[SequenceState]:
         """Make the sequences of a pass (`text` or `speech`) live."""
         if phase == "speech":
-            pauses = [segment.prompt.pause_after_s for segment in segments]
+            prompts = [segment.prompt for segment in segments]
             speed = self.processed.request.speed
-            self._delivery = Delivery(pauses, self._sample_rate, speed)
+            self._delivery = Delivery(prompts, self._sample_rate, speed)
             self._num_segments = len(segments)
         opened = [
             SequenceState(f"{self.request_id}/{phase}/{index}", index, segment, self)

@@ -24,6 +24,21 @@ FloatArray = npt.NDArray[np.float32]
 OutputKind = Literal["frames", "text"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechEdges:
+    """The silence that stays around a segment, whatever the model put there.
+
+    Attributes:
+        threshold: magnitude of a sample, of full scale, above which it is speech.
+        lead_s: seconds before the first such sample.
+        tail_s: seconds after the last one.
+    """
+
+    threshold: float
+    lead_s: float
+    tail_s: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prompt:
     """What the speech model is given for one segment.
@@ -39,6 +54,10 @@ class Prompt:
         text: the segment as it will be spoken, for logs and errors.
         max_new_frames: a cap that the frontend knows from the text (a runaway guard), or None.
         pause_after_s: silence to insert after the segment's audio.
+        gain: factor on the segment's samples.
+        edges: constant silence around the segment's audio (after `gain`); None leaves it alone.
+        tempo: how much of the request's speed the model itself speaks at; the rest is stretched.
+            Equal in all prompts of a request.
         vocoder_input: which of the vocoder's `input_kinds` to decode from; None is its default.
         features: further arrays that a model family needs ([num_positions, ...] each).
     """
@@ -51,6 +70,9 @@ class Prompt:
     text: str = ""
     max_new_frames: int | None = None
     pause_after_s: float = 0.0
+    gain: float = 1.0
+    edges: SpeechEdges | None = None
+    tempo: float = 1.0
     vocoder_input: VocoderInput | None = None
     features: Mapping[str, FloatArray] = field(default_factory=dict)
 

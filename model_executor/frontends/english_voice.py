@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,25 @@ from safetensors.torch import load_file
 from ...engine.errors import CheckpointError, RequestError, RequestTooLongError, UnknownVoiceError
 from ...engine.interface import VoiceInfo
 from ...engine.request import SpeechRequest, Voice
-from ..interfaces import FloatArray, IntArray, Prompt, SpeechModelSpec
+from ..interfaces import FloatArray, IntArray, Prompt, SpeechEdges, SpeechModelSpec
 from .english_words import Pronouncer
 from .letter_to_sound import LetterToSound
 from .lexicon import load_lexicon
-from .phones import FINAL_MARKS, PUNCTUATION, SPEAKER, TOKEN_IDS, WORD_SEPARATOR, encode_chunk
+from .phones import (
+    FINAL_MARKS,
+    PUNCTUATION,
+    SPEAKER,
+    SPEEDS,
+    TOKEN_IDS,
+    WORD_SEPARATOR,
+    encode_chunk,
+    nearest_speed,
+)
 from .scripts import unsupported_letters
 from .segmentation import Segment, SegmentLimits, segment_lines
 from .text_normalizer import CONTROL_TAG, TextNormalizer
 
-__all__ = ["DurationGuard", "EnglishVoiceFrontend"]
+__all__ = ["DurationGuard", "EnglishVoiceFrontend", "VoiceOutput"]
 
 _LIMITS = SegmentLimits(max_units=32, min_units=8)  # 16 short words
 _SPEAKER_POSITION = encode_chunk(()).index(TOKEN_IDS[SPEAKER])
@@ -61,10 +70,24 @@ class DurationGuard:
     base_frames: float = 12.0
     factor: float = 1.6
 
-    def max_frames(self, num_phones: int, num_marks: int) -> int:
-        """The cap for a chunk."""
+    def max_frames(self, num_phones: int, num_marks: int, tempo: float = 1.0) -> int:
+        """The cap for a chunk spoken at `tempo`."""
         expected = self.frames_per_phone * num_phones + self.frames_per_mark * num_marks
-        return max(_MIN_GUARD_FRAMES, round(self.factor * (self.base_frames + expected)))
+        allowed = self.factor * (self.base_frames + expected) / tempo
+        return max(_MIN_GUARD_FRAMES, round(allowed))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceOutput:
+    """What is done to the audio of every segment.
+
+    Attributes:
+        gains: factor by voice that brings all voices to one level; 1 for voices not in it.
+        edges: the silence that stays around speech; None leaves the model's own.
+    """
+
+    gains: Mapping[str, float] = field(default_factory=dict)
+    edges: SpeechEdges | None = None
 
 
 class EnglishVoiceFrontend:
@@ -74,16 +97,22 @@ class EnglishVoiceFrontend:
         pronouncer: words to phones.
         speakers: vector [hidden_size] of each voice by name; the first is the default.
         guard: see `DurationGuard`.
+        output: see `VoiceOutput`.
     """
 
     max_text_chars = 100_000
 
     def __init__(
-        self, pronouncer: Pronouncer, speakers: dict[str, FloatArray], guard: DurationGuard
+        self,
+        pronouncer: Pronouncer,
+        speakers: dict[str, FloatArray],
+        guard: DurationGuard,
+        output: VoiceOutput,
     ) -> None:
         self._pronouncer = pronouncer
         self._speakers = speakers
         self._guard = guard
+        self._output = output
         self._normalizer = TextNormalizer()
 
     @classmethod
@@ -94,7 +123,7 @@ class EnglishVoiceFrontend:
 
         Args:
             folder: with `lexicon.txt.xz`, `letter_to_sound.safetensors`, `asset/spk.safetensors`
-                and, optionally, `duration_guard` in `asset/stretto.json`.
+                and, optionally, `duration_guard` and `output` in `asset/stretto.json`.
             encode_reference: not used; this model clones no voices.
 
         Raises:
@@ -107,8 +136,9 @@ class EnglishVoiceFrontend:
             raise CheckpointError(f"{lexicon_path} is no lexicon: {error}") from error
         rules = LetterToSound.from_file(folder / "letter_to_sound.safetensors")
         speakers = _load_speakers(folder / "asset" / "spk.safetensors", spec.hidden_size)
-        guard = _load_guard(folder / "asset" / "stretto.json")
-        return cls(Pronouncer(lexicon, rules), speakers, guard)
+        settings = folder / "asset" / "stretto.json"
+        guard, output = _load_guard(settings), _load_output(settings)
+        return cls(Pronouncer(lexicon, rules), speakers, guard, output)
 
     @property
     def voices(self) -> tuple[VoiceInfo, ...]:
@@ -128,8 +158,8 @@ class EnglishVoiceFrontend:
     def encode(self, request: SpeechRequest) -> list[Prompt]:
         """See `Frontend.encode`."""
         _check_options(request)
-        speaker = self._speaker(request.voice)
-        prompts = [self._prompt(segment, speaker) for segment in self._segments(request)]
+        voice, speed_index = self._voice(request.voice), nearest_speed(request.speed)
+        prompts = [self._prompt(item, voice, speed_index) for item in self._segments(request)]
         if not prompts:
             raise RequestError(
                 "nothing in the text can be spoken: it has no word and no number", param="text"
@@ -175,33 +205,37 @@ class EnglishVoiceFrontend:
         spoken = self._normalizer.normalize(sentence, "en") if request.normalize else sentence
         return spoken if _PIECE.search(spoken) else ""
 
-    def _speaker(self, voice: str | Voice | None) -> FloatArray:
+    def _voice(self, voice: str | Voice | None) -> str:
         if isinstance(voice, Voice):
             raise UnknownVoiceError(f"{_NO_OTHER_VOICES}. {self._known()}", param="voice")
         if voice is None:
-            return self._speakers[self.default_voice]
+            return self.default_voice
         name = voice.strip().lower()
         names = {_voice_info(speaker).name.lower(): speaker for speaker in self._speakers}
-        speaker = self._speakers.get(names.get(name, name))
-        if speaker is None:
+        name = names.get(name, name)
+        if name not in self._speakers:
             raise UnknownVoiceError(f"unknown voice {voice[:80]!r}. {self._known()}", param="voice")
-        return speaker
+        return name
 
     def _known(self) -> str:
         return f"This model has: {', '.join(self._speakers)}"
 
-    def _prompt(self, segment: Segment, speaker: FloatArray) -> Prompt:
+    def _prompt(self, segment: Segment, voice: str, speed_index: int) -> Prompt:
         tokens = self.tokens(segment.text)
         num_marks = sum(token in PUNCTUATION for token in tokens)
         num_phones = len(tokens) - num_marks - tokens.count(WORD_SEPARATOR)
-        ids: IntArray = np.asarray(encode_chunk(tokens), dtype=np.int32)
+        ids: IntArray = np.asarray(encode_chunk(tokens, speed_index), dtype=np.int32)
+        tempo = SPEEDS[speed_index]
         return Prompt(
             token_ids=ids,
-            speaker=speaker,
+            speaker=self._speakers[voice],
             speaker_position=_SPEAKER_POSITION,
             text=segment.text,
-            max_new_frames=self._guard.max_frames(num_phones, max(num_marks - 1, 0)),
+            max_new_frames=self._guard.max_frames(num_phones, max(num_marks - 1, 0), tempo),
             pause_after_s=segment.pause_after_s,
+            gain=self._output.gains.get(voice, 1.0),
+            edges=self._output.edges,
+            tempo=tempo,
         )
 
 
@@ -266,12 +300,35 @@ def _load_speakers(path: Path, hidden_size: int) -> dict[str, FloatArray]:
 
 
 def _load_guard(path: Path) -> DurationGuard:
+    given = _setting(path, "duration_guard")
     try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        guard = settings.get("duration_guard", {})
         known = DurationGuard.__dataclass_fields__
-        return DurationGuard(**{name: float(guard[name]) for name in guard if name in known})
-    except FileNotFoundError:
-        return DurationGuard()
-    except (ValueError, TypeError, AttributeError) as error:
+        return DurationGuard(**{name: float(given[name]) for name in given if name in known})
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: duration_guard is malformed: {error}") from error
+
+
+def _load_output(path: Path) -> VoiceOutput:
+    given = _setting(path, "output")
+    try:
+        gains = {name: float(gain) for name, gain in given.get("gains", {}).items()}
+        edges = given.get("edges")
+        if edges is None:
+            return VoiceOutput(gains=gains)
+        values = {name: float(value) for name, value in edges.items()}
+        return VoiceOutput(gains=gains, edges=SpeechEdges(**values))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: output is malformed: {error}") from error
+
+
+def _setting(path: Path, name: str) -> dict[str, Any]:
+    """An object in `stretto.json`; empty where the file or the name is missing."""
+    try:
+        setting = json.loads(path.read_text(encoding="utf-8")).get(name, {})
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: {name} is malformed: {error}") from error
+    if not isinstance(setting, dict):
+        raise CheckpointError(f"{path}: {name} is malformed: {setting!r}")
+    return setting

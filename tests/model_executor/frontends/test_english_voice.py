@@ -27,7 +27,7 @@ from stretto.model_executor.frontends.phones import (
     TOKENS,
     WORD_SEPARATOR,
 )
-from stretto.model_executor.interfaces import Frontend, Prompt, SpeechModelSpec
+from stretto.model_executor.interfaces import Frontend, Prompt, SpeechEdges, SpeechModelSpec
 
 DEFAULT_VOICE = Path(__file__).parents[3] / "assets" / "default"
 HIDDEN = 16
@@ -42,9 +42,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "asset").mkdir()
     speakers = {"rms": torch.full((HIDDEN,), 2.0), "slt": torch.ones(HIDDEN)}
     save_file(speakers, path / "asset" / "spk.safetensors")
-    (path / "asset" / "stretto.json").write_text(
-        json.dumps({"duration_guard": {"frames_per_phone": 5.0, "factor": 2.0}})
-    )
+    settings = {
+        "duration_guard": {"frames_per_phone": 5.0, "factor": 2.0},
+        "output": {
+            "gains": {"slt": 0.5},
+            "edges": {"threshold": 0.003, "lead_s": 0.06, "tail_s": 0.12},
+        },
+    }
+    (path / "asset" / "stretto.json").write_text(json.dumps(settings))
     return path
 
 
@@ -104,6 +109,34 @@ def test_speaker_and_guard(frontend: EnglishVoiceFrontend) -> None:
     assert prompt.max_new_frames == expected
     by_title = frontend.encode(SpeechRequest(text="hi", voice="male"))[0]
     np.testing.assert_array_equal(by_title.speaker, prompt.speaker)
+
+
+def test_voices_are_levelled_and_their_ends_constant(frontend: EnglishVoiceFrontend) -> None:
+    slt, rms = (
+        frontend.encode(SpeechRequest(text="hi.", voice=voice))[0] for voice in ("slt", "rms")
+    )
+    assert (slt.gain, rms.gain) == (0.5, 1.0)
+    assert slt.edges == rms.edges == SpeechEdges(threshold=0.003, lead_s=0.06, tail_s=0.12)
+
+
+@pytest.mark.parametrize(
+    ("speed", "token", "tempo"),
+    [
+        (1.0, "[speed_2]", 1.0),
+        (1.05, "[speed_2]", 1.0),
+        (0.6, "[speed_0]", 0.7),
+        (1.2, "[speed_3]", 1.2),
+        (3.0, "[speed_4]", 1.4),
+    ],
+)
+def test_the_model_speaks_at_the_nearest_trained_speed(
+    frontend: EnglishVoiceFrontend, speed: float, token: str, tempo: float
+) -> None:
+    (prompt,) = frontend.encode(SpeechRequest(text="big world.", speed=speed))
+    assert TOKENS[prompt.token_ids[2]] == token
+    assert prompt.tempo == tempo
+    guard = DurationGuard(frames_per_phone=5.0, factor=2.0)
+    assert prompt.max_new_frames == guard.max_frames(7, 0, tempo)
 
 
 def test_long_sentences_are_cut_to_what_the_voice_was_trained_for(
@@ -175,6 +208,10 @@ def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
     (copy / "asset" / "stretto.json").write_text('{"duration_guard": {"factor": "much"}}')
     with pytest.raises(CheckpointError, match="duration_guard"):
         EnglishVoiceFrontend.from_folder(copy, SPEC)
+    for output in ('{"edges": {"threshold": 1}}', '{"gains": {"slt": "loud"}}', "3"):
+        (copy / "asset" / "stretto.json").write_text(f'{{"output": {output}}}')
+        with pytest.raises(CheckpointError, match="output"):
+            EnglishVoiceFrontend.from_folder(copy, SPEC)
     save_file({"slt": torch.ones(3)}, copy / "asset" / "spk.safetensors")
     with pytest.raises(CheckpointError, match="16 values"):
         EnglishVoiceFrontend.from_folder(copy, SPEC)
