@@ -17,9 +17,9 @@ from stretto.engine.request import SpeechRequest
 from tests.server.support import FORMATS, TEXT, Server, decode, pcm, serving
 
 SECONDS = len(TEXT) * 0.06
-# Samples an encoder puts before and after the speech without a way to say so in a stream:
-# two frames of MP3 (576 at 24 kHz) plus padding, one of AAC (1024) plus padding.
-SLACK_S = {"mp3": 3 * 576 / 24000, "aac": 2 * 1024 / 24000}
+# Samples an encoder puts around the speech without a way to say so in a stream: the last frame's
+# padding for MP3 (576 at 24 kHz), one frame of AAC (1024) at the start, and padding.
+SLACK_S = {"mp3": 576 / 24000, "aac": 2 * 1024 / 24000}
 
 
 def events(body: bytes) -> list[dict[str, object]]:
