@@ -18,8 +18,8 @@ from ..engine.core import EngineCore
 from ..engine.input_processor import ProcessedRequest
 from ..engine.output import AudioChunk
 from ..engine.request import Priority, SamplingParams, SpeechRequest
-from .client import RequestRecord
 from .playback import ChunkArrival, play
+from .record import RequestRecord
 
 Router = Literal["round-robin", "least-loaded"]
 ROUTERS: tuple[str, ...] = get_args(Router)

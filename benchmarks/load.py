@@ -16,8 +16,9 @@ from typing import Any
 import aiohttp
 
 from .arrivals import ArrivalConfig, arrival_times
-from .client import RequestRecord, Target, send
+from .client import Target, send
 from .guard import ClientGuard
+from .record import RequestRecord
 from .workload import load_texts
 
 Progress = Callable[[RequestRecord], None]

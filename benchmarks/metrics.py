@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .client import RequestRecord
 from .playback import play
+from .record import RequestRecord
 from .slo import Slo
 
 PREBUFFERS_S = (0.0, 0.1, 0.3)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .client import RequestRecord
 from .metrics import concurrency
 from .playback import buffer_levels
+from .record import RequestRecord
 
 _MAX_BUFFER_LINES = 40
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .client import RequestRecord
+from .record import RequestRecord
 
 
 def environment() -> dict[str, Any]:

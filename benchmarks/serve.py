@@ -20,10 +20,11 @@ from typing import Any
 import aiohttp
 
 from .arrivals import ARRIVALS, RAMPS, ArrivalConfig, Ramp
-from .client import RESPONSE_FORMATS, STREAM_FORMATS, RequestRecord, Target
+from .client import RESPONSE_FORMATS, STREAM_FORMATS, Target
 from .load import LoadConfig, LoadResult, merge, open_session, run_load
 from .metrics import Plausibility, summarize
 from .plots import plot_run, plot_sweep
+from .record import RequestRecord
 from .report import environment, summary, write_json, write_jsonl
 from .slo import Slo
 from .workload import TEXT_SETS

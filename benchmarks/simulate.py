@@ -20,11 +20,11 @@ from ..engine.build import assemble_core
 from ..engine.config import EngineConfig
 from ..scheduler.vocoder_scheduler import VocoderScheduler
 from .arrivals import ARRIVALS, ArrivalConfig, arrival_times
-from .client import RequestRecord
 from .drive import ROUTERS, Arrival, Replica, Router, drive
 from .metrics import summarize
 from .platform import Platform, builtin_platforms, find_platform
 from .plots import plot_sweep
+from .record import RequestRecord
 from .report import environment, summary, write_json, write_jsonl
 from .sim_executor import FrameCount, SimClock, SimExecutor
 from .slo import Slo

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .client import RequestRecord
 from .playback import play
+from .record import RequestRecord
 
 _KEYS = {
     "ttfa": "audio_ttfp",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import av
 import numpy as np
 
 from .output import FloatArray
@@ -37,6 +36,8 @@ class TimeStretch:
     def __init__(self, speed: float, sample_rate: int) -> None:
         if not (math.isfinite(speed) and speed > 0):
             raise ValueError(f"speed must be above 0, got {speed!r}")
+        import av  # here, so that an engine that changes no tempo does without FFmpeg
+
         self._rate = sample_rate
         self._pts = 0
         self._pending = np.zeros(0, np.float32)  # less than a block
@@ -70,6 +71,8 @@ class TimeStretch:
         return self._pull()
 
     def _push(self, audio: FloatArray) -> None:
+        import av
+
         frame = av.AudioFrame.from_ndarray(
             np.ascontiguousarray(audio, np.float32)[None], format="flt", layout="mono"
         )
@@ -79,6 +82,8 @@ class TimeStretch:
         self._graph.push(frame)
 
     def _pull(self) -> FloatArray:
+        import av
+
         pieces = []
         while True:
             try:

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import sentencex
-
 from .scripts import dominant_language
 
 __all__ = ["Segment", "SegmentLimits", "join_text", "segment_lines", "units"]
@@ -84,6 +82,8 @@ def _split_sentences(text: str) -> list[list[str]]:
 
 
 def _line_sentences(line: str) -> Iterator[str]:
+    import sentencex  # here, so that a model can be measured without it, on token ids
+
     for sentence in sentencex.segment(dominant_language(line), line):
         if sentence.strip():
             yield from _bounded(sentence.strip())

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import soxr
 import torch
 
 from ...engine.errors import RequestError
@@ -39,6 +37,9 @@ def load_reference_audio(source: bytes | str | Path, sample_rate: int) -> FloatA
         RequestError: no such file, not a readable recording, not finite, silent, or not
             `MIN_SECONDS` to `MAX_SECONDS` long.
     """
+    import soundfile  # both here: only recordings need them
+    import soxr
+
     opened = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     try:
         with soundfile.SoundFile(opened) as file:

@@ -13,9 +13,9 @@ import pytest
 
 from stretto.benchmarks.arrivals import ArrivalConfig, Ramp, arrival_times
 from stretto.benchmarks.capacity import search
-from stretto.benchmarks.client import RequestRecord
 from stretto.benchmarks.metrics import Plausibility, concurrency, statistics
 from stretto.benchmarks.playback import ChunkArrival, buffer_levels, play, time_heard
+from stretto.benchmarks.record import RequestRecord
 from stretto.benchmarks.slo import Slo
 from stretto.benchmarks.workload import TEXT_SETS, load_texts
 

@@ -12,9 +12,10 @@ import pytest
 
 from stretto.benchmarks import cli
 from stretto.benchmarks.arrivals import ArrivalConfig
-from stretto.benchmarks.client import RequestRecord, Target, send
+from stretto.benchmarks.client import Target, send
 from stretto.benchmarks.load import LoadConfig, open_session, run_load
 from stretto.benchmarks.metrics import summarize
+from stretto.benchmarks.record import RequestRecord
 from stretto.benchmarks.slo import Slo
 from tests.benchmarks.bad_server import CHUNK_S, LATE_S, running_server
 
