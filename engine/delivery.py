@@ -25,17 +25,16 @@ class Delivery:
     """Puts pieces of segments in order.
 
     Args:
-        prompts: of the segments, at least one; they say level, ends and pauses. The pause after
+        prompts: of the segments; they say level, ends and pauses. The pause after
             the last one is not played.
         sample_rate: samples per second.
-        speed: tempo asked for; what the prompts do not speak at themselves is stretched.
+        speed: tempo; 1 leaves the samples untouched.
     """
 
     def __init__(self, prompts: Sequence[Prompt], sample_rate: int, speed: float) -> None:
         self._prompts = prompts
         self._rate = sample_rate
-        rest = speed / prompts[0].tempo
-        self._stretch = TimeStretch(rest, sample_rate) if rest != 1 else None
+        self._stretch = TimeStretch(speed, sample_rate) if speed != 1 else None
         self._trims = [
             None if prompt.edges is None else EdgeTrim(prompt.edges, sample_rate)
             for prompt in prompts

@@ -56,8 +56,6 @@ class Prompt:
         pause_after_s: silence to insert after the segment's audio.
         gain: factor on the segment's samples.
         edges: constant silence around the segment's audio (after `gain`); None leaves it alone.
-        tempo: how much of the request's speed the model itself speaks at; the rest is stretched.
-            Equal in all prompts of a request.
         vocoder_input: which of the vocoder's `input_kinds` to decode from; None is its default.
         features: further arrays that a model family needs ([num_positions, ...] each).
     """
@@ -72,7 +70,6 @@ class Prompt:
     pause_after_s: float = 0.0
     gain: float = 1.0
     edges: SpeechEdges | None = None
-    tempo: float = 1.0
     vocoder_input: VocoderInput | None = None
     features: Mapping[str, FloatArray] = field(default_factory=dict)
 

@@ -3,8 +3,9 @@
     [Stts] [spk_emb] [speed_k] phones and marks [Ptts]
 
 Text is normalised, cut into chunks of the length the voice was trained for, and every word becomes
-phones. The token inventory is `phones`, words are read by `english_words`; nothing here runs the
-model.
+phones. The speed token is always that of the voice's own tempo: stretching the audio keeps a
+request's speed more exactly, and is understood no worse (see the model card). The token inventory
+is `phones`, words are read by `english_words`; nothing here runs the model.
 """
 
 from __future__ import annotations
@@ -26,16 +27,7 @@ from ..interfaces import FloatArray, IntArray, Prompt, SpeechEdges, SpeechModelS
 from .english_words import Pronouncer
 from .letter_to_sound import LetterToSound
 from .lexicon import load_lexicon
-from .phones import (
-    FINAL_MARKS,
-    PUNCTUATION,
-    SPEAKER,
-    SPEEDS,
-    TOKEN_IDS,
-    WORD_SEPARATOR,
-    encode_chunk,
-    nearest_speed,
-)
+from .phones import FINAL_MARKS, PUNCTUATION, SPEAKER, TOKEN_IDS, WORD_SEPARATOR, encode_chunk
 from .scripts import unsupported_letters
 from .segmentation import Segment, SegmentLimits, segment_lines
 from .text_normalizer import CONTROL_TAG, TextNormalizer
@@ -70,11 +62,10 @@ class DurationGuard:
     base_frames: float = 12.0
     factor: float = 1.6
 
-    def max_frames(self, num_phones: int, num_marks: int, tempo: float = 1.0) -> int:
-        """The cap for a chunk spoken at `tempo`."""
+    def max_frames(self, num_phones: int, num_marks: int) -> int:
+        """The cap for a chunk."""
         expected = self.frames_per_phone * num_phones + self.frames_per_mark * num_marks
-        allowed = self.factor * (self.base_frames + expected) / tempo
-        return max(_MIN_GUARD_FRAMES, round(allowed))
+        return max(_MIN_GUARD_FRAMES, round(self.factor * (self.base_frames + expected)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +149,8 @@ class EnglishVoiceFrontend:
     def encode(self, request: SpeechRequest) -> list[Prompt]:
         """See `Frontend.encode`."""
         _check_options(request)
-        voice, speed_index = self._voice(request.voice), nearest_speed(request.speed)
-        prompts = [self._prompt(item, voice, speed_index) for item in self._segments(request)]
+        voice = self._voice(request.voice)
+        prompts = [self._prompt(segment, voice) for segment in self._segments(request)]
         if not prompts:
             raise RequestError(
                 "nothing in the text can be spoken: it has no word and no number", param="text"
@@ -220,22 +211,20 @@ class EnglishVoiceFrontend:
     def _known(self) -> str:
         return f"This model has: {', '.join(self._speakers)}"
 
-    def _prompt(self, segment: Segment, voice: str, speed_index: int) -> Prompt:
+    def _prompt(self, segment: Segment, voice: str) -> Prompt:
         tokens = self.tokens(segment.text)
         num_marks = sum(token in PUNCTUATION for token in tokens)
         num_phones = len(tokens) - num_marks - tokens.count(WORD_SEPARATOR)
-        ids: IntArray = np.asarray(encode_chunk(tokens, speed_index), dtype=np.int32)
-        tempo = SPEEDS[speed_index]
+        ids: IntArray = np.asarray(encode_chunk(tokens), dtype=np.int32)
         return Prompt(
             token_ids=ids,
             speaker=self._speakers[voice],
             speaker_position=_SPEAKER_POSITION,
             text=segment.text,
-            max_new_frames=self._guard.max_frames(num_phones, max(num_marks - 1, 0), tempo),
+            max_new_frames=self._guard.max_frames(num_phones, max(num_marks - 1, 0)),
             pause_after_s=segment.pause_after_s,
             gain=self._output.gains.get(voice, 1.0),
             edges=self._output.edges,
-            tempo=tempo,
         )
 
 

@@ -33,7 +33,6 @@ __all__ = [
     "WORD_SEPARATOR",
     "encode_chunk",
     "is_vowel",
-    "nearest_speed",
 ]
 
 
@@ -73,11 +72,6 @@ TOKEN_IDS = {token: index for index, token in enumerate(TOKENS)}
 def is_vowel(phone: str) -> bool:
     """Whether a phone token is a vowel, that is, carries a stress digit."""
     return phone[-1] in "01"
-
-
-def nearest_speed(speed: float) -> int:
-    """Index into ``SPEEDS`` of the trained rate nearest to ``speed`` (by ratio)."""
-    return min(range(len(SPEEDS)), key=lambda i: max(SPEEDS[i], speed) / min(SPEEDS[i], speed))
 
 
 def encode_chunk(tokens: Iterable[str], speed_index: int = SPEEDS.index(1.0)) -> list[int]:

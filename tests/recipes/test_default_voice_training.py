@@ -42,7 +42,7 @@ def test_look_ahead_stays_within_24_mel_frames() -> None:
 def test_the_engine_decodes_an_export_as_the_recipe_does(
     tmp_path: Path, vocoder: CodeVocoder, gpt: SpeechGPT
 ) -> None:
-    export(gpt, vocoder, SAMPLING, GUARD, tmp_path)
+    export(gpt, vocoder, SAMPLING, GUARD, {"slt": 0.5, "rms": 1.0}, tmp_path)
     engine = load_vocoder(load_checkpoint(str(tmp_path)))
     codes = torch.randint(0, 625, (30, 4), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

@@ -119,24 +119,12 @@ def test_voices_are_levelled_and_their_ends_constant(frontend: EnglishVoiceFront
     assert slt.edges == rms.edges == SpeechEdges(threshold=0.003, lead_s=0.06, tail_s=0.12)
 
 
-@pytest.mark.parametrize(
-    ("speed", "token", "tempo"),
-    [
-        (1.0, "[speed_2]", 1.0),
-        (1.05, "[speed_2]", 1.0),
-        (0.6, "[speed_0]", 0.7),
-        (1.2, "[speed_3]", 1.2),
-        (3.0, "[speed_4]", 1.4),
-    ],
-)
-def test_the_model_speaks_at_the_nearest_trained_speed(
-    frontend: EnglishVoiceFrontend, speed: float, token: str, tempo: float
-) -> None:
-    (prompt,) = frontend.encode(SpeechRequest(text="big world.", speed=speed))
-    assert TOKENS[prompt.token_ids[2]] == token
-    assert prompt.tempo == tempo
-    guard = DurationGuard(frames_per_phone=5.0, factor=2.0)
-    assert prompt.max_new_frames == guard.max_frames(7, 0, tempo)
+def test_speed_is_left_to_the_stretching_of_audio(frontend: EnglishVoiceFrontend) -> None:
+    slow, plain = (
+        frontend.encode(SpeechRequest(text="big world.", speed=speed))[0] for speed in (0.7, 1.0)
+    )
+    np.testing.assert_array_equal(slow.token_ids, plain.token_ids)
+    assert slow.max_new_frames == plain.max_new_frames
 
 
 def test_long_sentences_are_cut_to_what_the_voice_was_trained_for(
