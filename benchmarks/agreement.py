@@ -16,7 +16,7 @@ from typing import Any
 from ..engine.build import assemble_core
 from ..engine.config import EngineConfig
 from .arrivals import ArrivalConfig, arrival_times
-from .calibration import Samples, collect, fit_costs
+from .calibration import RecordingExecutor, Samples, collect, fit_costs
 from .drive import Arrival, CpuClock, Replica, WallClock, drive
 from .engine_setup import add_engine_arguments, describe_engine, engine_config, load_executor
 from .metrics import summarize
@@ -72,7 +72,10 @@ def make_arrivals(args: argparse.Namespace) -> list[Arrival]:
 def run_real(
     executor: Any, config: EngineConfig, arrivals: list[Arrival], clock: WallClock | CpuClock
 ) -> dict[str, Any]:
-    """The load on the loaded model."""
+    """The load on the loaded model. CPU seconds are those of all threads, so that on their clock
+    nothing may run beside anything else."""
+    if isinstance(clock, CpuClock):
+        executor = RecordingExecutor(executor, clock.read)
     core = assemble_core(executor, replace(config, warmup=False))
     core.clock = clock.read
     records, duration_s = drive([Replica(core, clock)], arrivals)
@@ -119,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
     after = collect(executor, config, sizes, args.frames, now, args.texts)
     costs = fit_costs(Samples(samples.steps + after.steps, samples.batches + after.batches))
     platform = measured_platform("agreement", executor, costs)
+    if on_cpu_time:
+        platform = replace(platform, vocoder_beside=False)
     rows = compare(real, run_simulated(platform, executor, config, arrivals))
     print(f"{'':<20}{'real':>12}{'simulated':>12}{'error':>9}")
     for row in rows:

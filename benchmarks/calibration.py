@@ -21,7 +21,7 @@ from ..engine.request import SamplingParams, SpeechRequest
 from ..model_executor.interfaces import FloatArray
 from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBatch
 from .ar_stage import Now
-from .platform import Costs, fit_points
+from .platform import Costs, VocoderWork, fit_points
 from .workload import load_texts
 
 
@@ -40,9 +40,7 @@ class BatchSample:
     """A vocoder batch."""
 
     seconds: float
-    num_rows: int
-    num_window_frames: int
-    num_kept_frames: int
+    work: VocoderWork
 
 
 @dataclass(slots=True)
@@ -54,7 +52,12 @@ class Samples:
 
 
 class RecordingExecutor:
-    """Stands before an executor and notes what the core asks of it and when."""
+    """Stands before an executor and notes what the core asks of it and when.
+
+    It has no work queue: what would run beside other work is waited for and has its own time.
+    """
+
+    work_queue = None
 
     def __init__(self, executor: Any, now: Now) -> None:
         self._executor = executor
@@ -96,13 +99,7 @@ def _samples_of(
             sum(item.num_computed_tokens for item in executor.output.scheduled),
         )
     if executor.batch is not None:
-        jobs = executor.batch.jobs
-        yield BatchSample(
-            ended - middle,
-            len(jobs),
-            sum(job.num_window_frames for job in jobs),
-            sum(job.end - job.start for job in jobs),
-        )
+        yield BatchSample(ended - middle, VocoderWork.of(executor.batch))
 
 
 def _run_load(
@@ -176,16 +173,16 @@ def fit_costs(samples: Samples) -> Costs:
     batches = samples.batches
     columns = [
         [1.0 for _ in batches],
-        [float(b.num_window_frames) for b in batches],
-        [float(b.num_kept_frames) for b in batches],
-        [float(b.num_rows - 1) for b in batches],
+        [float(b.work.num_frames) for b in batches],
+        [float(b.work.num_ahead_frames) for b in batches],
+        [float(b.work.num_rows - 1) for b in batches],
     ]
-    fixed, window, kept, row = _fit_positive(columns, [b.seconds for b in batches])
+    fixed, frame, ahead, row = _fit_positive(columns, [b.seconds for b in batches])
     return replace(
         costs,
         prefill_s_per_token=_prefill_cost(samples.steps, costs),
-        vocoder=((0.0, fixed), (1000.0, fixed + 1000.0 * window)),
-        vocoder_s_per_kept_frame=kept,
+        vocoder=((0.0, fixed), (1000.0, fixed + 1000.0 * frame)),
+        vocoder_s_per_ahead_frame=ahead,
         vocoder_s_per_row=row,
     )
 

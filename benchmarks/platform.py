@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ..scheduler.interfaces import VocoderBatch
+
 Points = tuple[tuple[float, float], ...]
 
 
@@ -76,6 +78,30 @@ class SimModel:
         return self.prompt_overhead + max(round(len(text) * self.tokens_per_char), 1)
 
 
+@dataclass(frozen=True, slots=True)
+class VocoderWork:
+    """What drives the cost of a vocoder batch.
+
+    Attributes:
+        num_rows: jobs.
+        num_frames: that become audio, of all jobs.
+        num_ahead_frames: of look-ahead, of the jobs that begin a stream.
+    """
+
+    num_rows: int
+    num_frames: int
+    num_ahead_frames: int
+
+    @classmethod
+    def of(cls, batch: VocoderBatch) -> VocoderWork:
+        """The work that a batch is."""
+        return cls(
+            len(batch.jobs),
+            sum(job.end - job.start for job in batch.jobs),
+            sum(job.window_end - job.end for job in batch.jobs if job.start == 0),
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
     """Seconds of each piece of work.
@@ -84,9 +110,10 @@ class Costs:
         decode: (sequences, seconds of a whole step that gives each one frame).
         prefill_s_per_token: each further position of a step.
         context_s_per_token: each cached position that a step's sequences attend to.
-        vocoder: (window frames in a batch, seconds).
-        vocoder_s_per_kept_frame: each frame whose samples are kept, beside its share of the
-            window: a vocoder that carries its state on decodes these and not the window.
+        vocoder: (frames that become audio in a batch, seconds). The vocoder carries its state
+            from chunk to chunk, so a chunk costs its own frames and not its window.
+        vocoder_s_per_ahead_frame: each frame of look-ahead of a job that begins a stream; later
+            chunks have them computed already.
         vocoder_s_per_row: each job of a batch beyond the first.
     """
 
@@ -94,7 +121,7 @@ class Costs:
     prefill_s_per_token: float = 0.0
     context_s_per_token: float = 0.0
     vocoder: Points = ((0.0, 0.0), (1.0, 0.0))
-    vocoder_s_per_kept_frame: float = 0.0
+    vocoder_s_per_ahead_frame: float = 0.0
     vocoder_s_per_row: float = 0.0
 
     def step_s(self, num_seqs: int, num_tokens: int, num_context: int) -> float:
@@ -102,21 +129,28 @@ class Costs:
         extra = max(num_tokens - num_seqs, 0) * self.prefill_s_per_token
         return interpolate(self.decode, num_seqs) + extra + num_context * self.context_s_per_token
 
-    def vocoder_s(self, num_rows: int, num_window_frames: int, num_kept_frames: int) -> float:
-        """A vocoder batch of `num_rows` jobs with so many frames together."""
-        kept_s = num_kept_frames * self.vocoder_s_per_kept_frame
-        rows_s = (num_rows - 1) * self.vocoder_s_per_row
-        return interpolate(self.vocoder, num_window_frames) + kept_s + rows_s
+    def vocoder_s(self, work: VocoderWork) -> float:
+        """A vocoder batch."""
+        ahead_s = work.num_ahead_frames * self.vocoder_s_per_ahead_frame
+        rows_s = (work.num_rows - 1) * self.vocoder_s_per_row
+        return interpolate(self.vocoder, work.num_frames) + ahead_s + rows_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """A model on a machine. `source` says where the numbers come from."""
+    """A model on a machine.
+
+    Attributes:
+        source: where the numbers come from.
+        vocoder_beside: the vocoder runs beside the steps of the speech model, on a core of its
+            own, instead of between them.
+    """
 
     name: str
     costs: Costs
     model: SimModel = field(default_factory=SimModel)
     source: str = ""
+    vocoder_beside: bool = False
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -138,6 +172,7 @@ class Platform:
                 costs=Costs(**costs),
                 model=SimModel(**_known(SimModel, data.get("model", {}))),
                 source=data.get("source", ""),
+                vocoder_beside=data.get("vocoder_beside", False),
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no platform file: {error!r}") from error
@@ -179,6 +214,7 @@ def roofline(
             prefill_s_per_token=compute_s,
             context_s_per_token=slowdown * 61440 / bytes_per_s,
             vocoder=((0.0, launch_s), (4096.0, launch_s + 4096 * frame_s)),
+            vocoder_s_per_ahead_frame=frame_s,
         ),
         model=SimModel(num_kv_blocks=kv_blocks),
         source="assumed: a roofline, not a measurement",

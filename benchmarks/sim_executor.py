@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..engine.interface import ModelInfo, VoiceInfo
 from ..engine.request import SpeechRequest
+from ..engine.work_queue import Done
 from ..model_executor.interfaces import (
     FloatArray,
     IntArray,
@@ -24,7 +26,7 @@ from ..model_executor.interfaces import (
     VocoderSpec,
 )
 from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBatch
-from .platform import Platform, SimModel
+from .platform import Platform, SimModel, VocoderWork
 
 FrameCount = Callable[[str, int], int]
 _SENTENCE = re.compile(r"[^.!?。！？]+[.!?。！？]*\s*")
@@ -92,6 +94,43 @@ def split(text: str, max_chars: int) -> list[str]:
     return segments
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _SimAudio:
+    """A vocoder batch under way; see `Pending`."""
+
+    clock: SimClock
+    ready_at: float
+    audio: list[FloatArray]
+
+    @property
+    def is_done(self) -> bool:
+        """True when its time has passed."""
+        return self.clock.read() >= self.ready_at
+
+    def wait(self) -> list[FloatArray]:
+        """Let that time pass."""
+        self.clock.wait_until(self.ready_at)
+        return self.audio
+
+
+class _BesideQueue:
+    """The `WorkQueue` of an executor whose vocoder runs beside its steps."""
+
+    depth = 0
+    max_batches = 1
+
+    def __init__(self, executor: SimExecutor) -> None:
+        self._executor = executor
+
+    def launch_model(self, output: SchedulerOutput) -> Done[ModelRunnerOutput]:
+        """See `WorkQueue`."""
+        return Done(self._executor.execute_model(output))
+
+    def launch_vocoder(self, batch: VocoderBatch) -> _SimAudio:
+        """See `WorkQueue`."""
+        return self._executor.begin_vocoder(batch)
+
+
 class SimExecutor:
     """An `Executor` whose work only moves a `SimClock`.
 
@@ -108,7 +147,8 @@ class SimExecutor:
         self._clock = clock
         self._frames_of = frames_of or platform.model.frames_of
         self._left: dict[str, int] = {}
-        self.busy_s = 0.0
+        self._vocoder_free_at = 0.0
+        self.work_queue = _BesideQueue(self) if platform.vocoder_beside else None
         self.frontend = SimFrontend(platform.model)
         self.num_kv_blocks = platform.model.num_kv_blocks
         self.speech_spec = _speech_spec(platform.model)
@@ -123,7 +163,8 @@ class SimExecutor:
         """Take a step's time; a sequence stops at the draw after its last frame."""
         context = sum(item.num_computed_tokens for item in output.scheduled)
         costs = self._platform.costs
-        self._take(costs.step_s(len(output.scheduled), output.num_scheduled_tokens, context))
+        step_s = costs.step_s(len(output.scheduled), output.num_scheduled_tokens, context)
+        self._clock.advance(step_s)
         sampled = tuple(item.seq_id for item in output.scheduled if item.samples)
         stopped = frozenset(seq_id for seq_id in sampled if self._left[seq_id] == 0)
         for seq_id in sampled:
@@ -132,11 +173,15 @@ class SimExecutor:
 
     def execute_vocoder(self, batch: VocoderBatch) -> list[FloatArray]:
         """Take a batch's time; silence of the right lengths."""
-        window = sum(job.num_window_frames for job in batch.jobs)
-        kept = sum(job.end - job.start for job in batch.jobs)
-        self._take(self._platform.costs.vocoder_s(len(batch.jobs), window, kept))
+        return self.begin_vocoder(batch).wait()
+
+    def begin_vocoder(self, batch: VocoderBatch) -> _SimAudio:
+        """Audio that is ready when the batches before it and its own time have passed."""
+        began = max(self._clock.read(), self._vocoder_free_at)
+        self._vocoder_free_at = began + self._platform.costs.vocoder_s(VocoderWork.of(batch))
         per_frame = self._platform.model.samples_per_frame
-        return [np.zeros((job.end - job.start) * per_frame, np.float32) for job in batch.jobs]
+        audio = [np.zeros((job.end - job.start) * per_frame, np.float32) for job in batch.jobs]
+        return _SimAudio(self._clock, self._vocoder_free_at, audio)
 
     def generated(self, seq_id: str) -> IntArray:
         """Nothing was really drawn."""
@@ -156,10 +201,6 @@ class SimExecutor:
 
     def close(self) -> None:
         """Nothing to release."""
-
-    def _take(self, seconds: float) -> None:
-        self.busy_s += seconds
-        self._clock.advance(seconds)
 
 
 def _speech_spec(model: SimModel) -> SpeechModelSpec:

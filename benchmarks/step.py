@@ -74,6 +74,7 @@ def measured_platform(name: str, executor: Any, costs: Costs) -> Platform:
             num_kv_blocks=executor.num_kv_blocks,
         ),
         source=f"measured {facts['date']} on {facts['machine']}, commit {facts['commit']}",
+        vocoder_beside=executor.work_queue is not None,
     )
 
 

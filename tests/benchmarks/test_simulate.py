@@ -19,6 +19,7 @@ from stretto.benchmarks.platform import (
     Costs,
     Platform,
     SimModel,
+    VocoderWork,
     builtin_platforms,
     fit_points,
     interpolate,
@@ -26,6 +27,7 @@ from stretto.benchmarks.platform import (
 from stretto.benchmarks.sim_executor import SimClock, SimExecutor, split
 from stretto.benchmarks.simulate import POLICIES, SimConfig, simulate
 from stretto.engine.config import EngineConfig
+from stretto.scheduler.interfaces import VocoderBatch, VocoderJob
 
 STEP_S, VOCODER_S = 0.01, 0.002
 
@@ -55,6 +57,36 @@ def test_time_passes_for_every_step_and_batch() -> None:
     # Four frames and the draw that ends them, then one vocoder batch.
     assert duration_s == pytest.approx(5 * STEP_S + VOCODER_S)
     assert records[0].e2e_s == pytest.approx(duration_s)
+
+
+def test_a_chunk_costs_its_own_frames_and_a_first_one_its_lookahead() -> None:
+    jobs = (
+        VocoderJob("begins", 0, 4, 0, 9, is_last=False),
+        VocoderJob("goes-on", 30, 50, 10, 55, is_last=False),
+        VocoderJob("ends", 90, 100, 70, 100, is_last=True),
+        VocoderJob("whole", 0, 6, 0, 6, is_last=True),
+    )
+    work = VocoderWork.of(VocoderBatch(jobs))
+    assert work == VocoderWork(num_rows=4, num_frames=40, num_ahead_frames=5)
+    costs = Costs(
+        decode=((1.0, 0.0),),
+        vocoder=((0.0, 1.0), (1.0, 3.0)),
+        vocoder_s_per_ahead_frame=10.0,
+        vocoder_s_per_row=100.0,
+    )
+    assert costs.vocoder_s(work) == 1 + 40 * 2 + 5 * 10 + 3 * 100
+
+
+def test_a_vocoder_beside_the_steps_takes_none_of_their_time() -> None:
+    """Six steps to the first chunk; it is heard after the step in which it became ready."""
+    slow = replace(HAND.costs, vocoder=((1.0, 2.5 * STEP_S),))
+    finished: dict[bool, float] = {}
+    for beside in (False, True):
+        platform = replace(HAND, costs=slow, vocoder_beside=beside)
+        (record,), finished[beside] = simulate(config(platform), lambda text, seed: 100)
+        assert record.ttfa_s == pytest.approx((9 if beside else 8.5) * STEP_S)
+        assert record.audio_s == pytest.approx(100 / 46.875)
+    assert finished[True] < finished[False]
 
 
 def test_batching_shares_steps_and_serving_one_by_one_does_not() -> None:
@@ -157,7 +189,7 @@ def test_calibration_finds_the_costs_it_is_shown() -> None:
         prefill_s_per_token=1e-3,
         context_s_per_token=1e-5,
         vocoder=((0.0, 2e-3), (1000.0, 0.202)),
-        vocoder_s_per_kept_frame=3e-4,
+        vocoder_s_per_ahead_frame=3e-4,
         vocoder_s_per_row=5e-4,
     )
     clock = SimClock()
@@ -168,8 +200,8 @@ def test_calibration_finds_the_costs_it_is_shown() -> None:
         for num_tokens, context in ((num_seqs, 400), (num_seqs + 50, 100)):
             args = (num_seqs, num_tokens, context)
             assert found.step_s(*args) == pytest.approx(true.step_s(*args), rel=0.05)
-    for batch in ((1, 10, 4), (4, 100, 60), (8, 300, 300)):
-        assert found.vocoder_s(*batch) == pytest.approx(true.vocoder_s(*batch), rel=0.05)
+    for work in (VocoderWork(1, 10, 4), VocoderWork(4, 100, 0), VocoderWork(8, 300, 16)):
+        assert found.vocoder_s(work) == pytest.approx(true.vocoder_s(work), rel=0.05)
 
 
 def test_texts_are_split_at_sentence_ends() -> None:
