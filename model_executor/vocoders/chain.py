@@ -40,18 +40,18 @@ class Then:
     """A stage followed by layers over channels."""
 
     def __init__(self, stage: Stage, *layers: Callable[[Tensor], Tensor]) -> None:
-        self._stage = stage
-        self._layers = layers
+        self.stage = stage
+        self.layers = layers
         self.context = stage.context
 
     def look(self, pack: Tensor, layout: FrameMask) -> Tensor:
         """See `Stage`."""
-        return self._stage.look(pack, layout)
+        return self.stage.look(pack, layout)
 
     def apply(self, x: Tensor, seen: Tensor) -> Tensor:
         """See `Stage`."""
-        out = self._stage.apply(x, seen)
-        for layer in self._layers:
+        out = self.stage.apply(x, seen)
+        for layer in self.layers:
             out = layer(out)
         return out
 
@@ -74,7 +74,7 @@ class Row:
     """One window's way through the chain. Frames are those of its sequence, not of the window.
 
     Attributes:
-        window: frames whose inputs are given.
+        window: frames that there are.
         wanted: frames whose outputs are wanted.
         state: left by the sequence's previous chunk; None starts at the window.
         keep_state: whether a next chunk may come. Without a state only a row that starts its
@@ -91,22 +91,29 @@ class Row:
         """Inputs before it are not read."""
         return self.window.start if self.state is None else self.state.ends[0]
 
+    @property
+    def given(self) -> Span:
+        """Frames whose inputs are read."""
+        return Span(self.first_input, self.window.end)
 
-@dataclass(frozen=True)
-class _Step:
+
+@dataclass(frozen=True, slots=True)
+class Step:
     """What one stage does for one row.
 
     Attributes:
         have: input frames there are, the state's included.
-        take: of those, the ones that are packed.
+        take: of those, the ones that are read.
         give: output frames.
         final: inputs before it will not change when more frames come.
+        keep: inputs that the row's next chunk will need again.
     """
 
     have: Span
     take: Span
     give: Span
     final: int
+    keep: Span
 
 
 class Chain:
@@ -131,45 +138,62 @@ class Chain:
         """Run all stages.
 
         Args:
-            inputs: one per row, [frames of its window, in].
+            inputs: one per row, frames `first_input` to the window's end, [frames, in].
             rows: a row with a state must have `first_input` in its window.
 
         Returns:
             The outputs of `wanted`, [frames, out] each, cut off at the window's end; and for
             rows with `keep_state` the state that their sequence can go on from.
         """
-        spans = [Span(row.first_input, row.window.end) for row in rows]
-        x = cat(
-            [
-                given[span.start - row.window.start :]
-                for given, row, span in zip(inputs, rows, spans, strict=True)
-            ]
-        )
-        ends: list[list[int]] = [[] for _ in rows]
+        spans = [row.given for row in rows]
+        x = cat(list(inputs))
+        plans = [self.plan(row) for row in rows]
         tails: list[list[Tensor]] = [[] for _ in rows]
-        finals = [span.end for span in spans]
-        for index, stage in enumerate(self.stages):
-            steps = [
-                self._plan(index, row, span, final)
-                for row, span, final in zip(rows, spans, finals, strict=True)
-            ]
+        for index in range(len(self.stages)):
+            steps = [plan[index] for plan in plans]
             x, kept = self._run(index, x, spans, rows, steps)
-            for row_ends, row_tails, step, tail in zip(ends, tails, steps, kept, strict=True):
-                row_ends.append(step.final)
+            for row_tails, tail in zip(tails, kept, strict=True):
                 row_tails.append(tail)
             spans = [step.give for step in steps]
-            finals = [max(step.final - stage.context.right, 0) for step in steps]
+        return self.finish(x, spans, rows, plans, tails)
+
+    def plan(self, row: Row) -> list[Step]:
+        """What each stage does for a row."""
+        steps: list[Step] = []
+        span, final = row.given, row.given.end
+        for index, stage in enumerate(self.stages):
+            steps.append(self._plan(index, row, span, final))
+            span, final = steps[-1].give, max(steps[-1].final - stage.context.right, 0)
+        return steps
+
+    def finish(
+        self,
+        x: Tensor,
+        spans: Sequence[Span],
+        rows: Sequence[Row],
+        plans: Sequence[Sequence[Step]],
+        tails: Sequence[Sequence[Tensor]],
+    ) -> tuple[list[Tensor], list[StreamState | None]]:
+        """From the last stage's outputs `x`, which holds `spans` end to end, to what a call gives.
+
+        Args:
+            tails: of every row, the inputs `keep` of every stage.
+        """
+        ends, starts = list(accumulate(map(len, spans))), [row.wanted.start for row in rows]
         outputs = [
-            out[row.wanted.start - span.start :]
-            for out, row, span in zip(split_rows(x, spans), rows, spans, strict=True)
+            x[end - span.end + start : end]
+            for end, span, start in zip(ends, spans, starts, strict=True)
         ]
+        right = self.stages[-1].context.right
         states = [
-            StreamState((*row_ends, final), tuple(row_tails)) if row.keep_state else None
-            for row, row_ends, row_tails, final in zip(rows, ends, tails, finals, strict=True)
+            StreamState((*(s.final for s in plan), max(plan[-1].final - right, 0)), tuple(kept))
+            if row.keep_state
+            else None
+            for row, plan, kept in zip(rows, plans, tails, strict=True)
         ]
         return outputs, states
 
-    def _plan(self, index: int, row: Row, span: Span, final: int) -> _Step:
+    def _plan(self, index: int, row: Row, span: Span, final: int) -> Step:
         context, later = self.stages[index].context, self._remaining[index]
         end = min(row.window.end, row.wanted.end + later.right)
         if row.state is None:
@@ -179,7 +203,10 @@ class Chain:
             start = row.state.ends[index + 1]
             have = Span(span.start - len(row.state.tails[index]), span.end)
         take = Span(max(have.start, start - context.left), min(have.end, end + context.right))
-        return _Step(have, take, Span(start, end), min(final, take.end))
+        final = min(final, take.end)
+        next_start = max(final - context.right, 0)
+        keep = Span(max(take.start, next_start - context.left), final)
+        return Step(have, take, Span(start, end), final, keep)
 
     def _run(
         self,
@@ -187,7 +214,7 @@ class Chain:
         x: Tensor,
         spans: Sequence[Span],
         rows: Sequence[Row],
-        steps: Sequence[_Step],
+        steps: Sequence[Step],
     ) -> tuple[Tensor, list[Tensor]]:
         stage = self.stages[index]
         layout = RowLayout(tuple(step.take for step in steps), self._gap)
@@ -196,31 +223,25 @@ class Chain:
             for row, part, step in zip(rows, split_rows(x, spans), steps, strict=True)
         ]
         pack = layout.pack(pieces)
-        tails = self._tails(stage.context, pack, layout, rows, steps)
+        tails = _tails(pack, layout, rows, steps)
         give = [step.give for step in steps]
         seen = layout.select(stage.look(pack, layout), give)
         return stage.apply(layout.select(pack, give), seen), tails
 
-    def _tails(
-        self,
-        context: Context,
-        pack: Tensor,
-        layout: RowLayout,
-        rows: Sequence[Row],
-        steps: Sequence[_Step],
-    ) -> list[Tensor]:
-        """Copies of the inputs that each row's next chunk will need again."""
-        tails = []
-        for offset, row, step in zip(layout.offsets, rows, steps, strict=True):
-            next_start = max(step.final - context.right, 0)
-            first = max(step.take.start, next_start - context.left)
-            at = offset + first - step.take.start
-            length = step.final - first if row.keep_state else 0
-            tails.append(pack[at : at + length].clone())
-        return tails
+
+def _tails(
+    pack: Tensor, layout: RowLayout, rows: Sequence[Row], steps: Sequence[Step]
+) -> list[Tensor]:
+    """Copies of the inputs that each row's next chunk will need again."""
+    tails = []
+    for offset, row, step in zip(layout.offsets, rows, steps, strict=True):
+        at = offset + step.keep.start - step.take.start
+        length = len(step.keep) if row.keep_state else 0
+        tails.append(pack[at : at + length].clone())
+    return tails
 
 
-def _pieces(tail: Tensor | None, part: Tensor, step: _Step) -> list[Tensor]:
+def _pieces(tail: Tensor | None, part: Tensor, step: Step) -> list[Tensor]:
     """Frames `take` of a row, from its state's tail and its new inputs."""
     skip, length = step.take.start - step.have.start, len(step.take)
     if tail is None:

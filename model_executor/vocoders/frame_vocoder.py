@@ -20,6 +20,7 @@ from ..interfaces import VocoderSpec
 from ..models.checkpoint import Checkpoint, VocoderConfig
 from .chain import Chain, Row, StreamState
 from .convnext import load_mel_decoder
+from .cpu_chain import CpuChain
 from .fsq import FSQDecoder, load_projections
 from .layers import Placement
 from .row_layout import Context, Span
@@ -70,6 +71,8 @@ class FrameVocoder:
     ) -> None:
         self._mel_decoders = mel_decoders
         self._decoders = {kind: decoder + vocos for kind, decoder in mel_decoders.items()}
+        self._to_mel = {kind: _runner(chain, device) for kind, chain in mel_decoders.items()}
+        self._to_hops = {kind: _runner(chain, device) for kind, chain in self._decoders.items()}
         self._fsq = fsq
         self._config = config
         self._hidden_size = hidden_size
@@ -105,7 +108,7 @@ class FrameVocoder:
 
     def mel(self, windows: Sequence[Window], kind: VocoderInput) -> list[Tensor]:
         """Log-mel [MEL_PER_FRAME * frames, num_mels] of what each window wants."""
-        mel, _ = self._run(self._mel_decoders[kind], windows, kind)
+        mel, _ = self._run(self._to_mel[kind], windows, kind)
         return mel
 
     def decode(
@@ -117,7 +120,7 @@ class FrameVocoder:
             float32 [len(wanted) * samples_per_frame] each, less `tail_samples` when `wanted`
             ends where its window does; and the states of those that keep one.
         """
-        hops, states = self._run(self._decoders[kind], windows, kind)
+        hops, states = self._run(self._to_hops[kind], windows, kind)
         samples = []
         for window, out in zip(windows, hops, strict=True):
             # The last hop would need frames beyond the window.
@@ -126,9 +129,8 @@ class FrameVocoder:
         return samples, states
 
     def _run(
-        self, chain: Chain, windows: Sequence[Window], kind: VocoderInput
+        self, chain: Chain | CpuChain, windows: Sequence[Window], kind: VocoderInput
     ) -> tuple[list[Tensor], list[StreamState | None]]:
-        features = [self.features(window.frames, kind) for window in windows]
         rows = [
             Row(
                 _mel_span(Span(window.start, window.start + len(window.frames))),
@@ -138,7 +140,17 @@ class FrameVocoder:
             )
             for window in windows
         ]
-        return chain(features, rows)
+        unread = [
+            row.first_input // MEL_PER_FRAME - w.start for row, w in zip(rows, windows, strict=True)
+        ]
+        frames = [window.frames[count:] for window, count in zip(windows, unread, strict=True)]
+        features = self.features(torch.cat(frames), kind)
+        counts = [MEL_PER_FRAME * len(part) for part in frames]
+        inputs = [
+            part[row.first_input % MEL_PER_FRAME :]
+            for part, row in zip(torch.split(features, counts), rows, strict=True)
+        ]
+        return chain(inputs, rows)
 
     def chain(self, kind: VocoderInput) -> Chain:
         """The layers from features to hops of samples."""
@@ -152,7 +164,12 @@ class FrameVocoder:
             features = self._fsq(frames.long())
         else:
             features = frames.float()
-        return features.reshape(MEL_PER_FRAME * len(features), -1)
+        return features.reshape(-1, features.shape[1] // MEL_PER_FRAME)
+
+
+def _runner(chain: Chain, device: torch.device) -> Chain | CpuChain:
+    """What runs a chain on a device."""
+    return CpuChain(chain) if device.type == "cpu" else chain
 
 
 def _mel_span(frames: Span) -> Span:

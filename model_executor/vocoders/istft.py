@@ -6,9 +6,11 @@ stage it maps a frame's spectrum to the `hop_length` samples that start at the f
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from . import cpu_kernels
 from .row_layout import Context, FrameMask
 
 MAX_MAGNITUDE = 100.0
@@ -19,9 +21,19 @@ def head_spectrum(out: Tensor) -> Tensor:
 
     The first half is the logarithm of the magnitude, the second the phase in radians.
     """
+    if out.device.type == "cpu":
+        return _compiled_spectrum(out)
     log_magnitude, phase = out.chunk(2, dim=-1)
     magnitude = log_magnitude.exp().clamp_(max=MAX_MAGNITUDE)
     return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+
+
+def _compiled_spectrum(out: Tensor) -> Tensor:
+    rows, bins = len(out), out.shape[1] // 2
+    spectrum = torch.empty(rows, bins, dtype=torch.complex64)
+    limit = np.float32(MAX_MAGNITUDE)
+    cpu_kernels.spectrum(out.contiguous().data_ptr(), bins, rows, limit, spectrum.data_ptr())
+    return spectrum
 
 
 class InverseSTFT:
@@ -35,9 +47,9 @@ class InverseSTFT:
     """
 
     def __init__(self, window: Tensor, hop_length: int, device: torch.device) -> None:
-        self._hop_length = hop_length
+        self.hop_length = hop_length
         self._window = window.float().to(device)
-        self._power = self._window.square()
+        self.power = self._window.square()
         self._hops = len(window) // hop_length
 
     @property
@@ -60,7 +72,7 @@ class InverseSTFT:
         The last `n_fft / (2 * hop_length)` frames of a row see too few frames for all of theirs.
         """
         signal = self._overlap_add(pack)
-        envelope = self._overlap_add(layout.is_frame(pack) * self._power)
+        envelope = self._overlap_add(layout.is_frame(pack) * self.power)
         return signal / envelope
 
     def apply(self, x: Tensor, seen: Tensor) -> Tensor:
@@ -70,8 +82,8 @@ class InverseSTFT:
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """[num_positions, n_fft] to the hop that starts at each centre, [num_positions, hop]."""
         count, half = len(frames), self._hops // 2
-        pieces = frames.view(count, self._hops, self._hop_length)
-        out = frames.new_zeros(count + self._hops - 1, self._hop_length)
+        pieces = frames.view(count, self._hops, self.hop_length)
+        out = frames.new_zeros(count + self._hops - 1, self.hop_length)
         for hop in range(self._hops):
             out[hop : hop + count].add_(pieces[:, hop])
         return out[half : half + count]

@@ -66,11 +66,11 @@ class Linear:
         activation: Activation = "none",
         chained: bool = False,
     ) -> None:
-        self._dtype = placement.matmul_dtype
+        self.dtype = placement.matmul_dtype
         self._activation = activation
         self._chained = chained
-        weight = weight.to(placement.device, self._dtype).contiguous()
-        self._bias = None if bias is None else bias.to(placement.device, self._dtype)
+        weight = weight.to(placement.device, self.dtype).contiguous()
+        self._bias = None if bias is None else bias.to(placement.device, self.dtype)
         self._packed = _can_pack(placement)
         self._weight: Tensor = (
             torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
@@ -81,8 +81,17 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, in] to [rows, out]."""
-        out = self._product(pad_rows(x).to(self._dtype))[: len(x)]
+        out = self._product(pad_rows(x).to(self.dtype))[: len(x)]
         return out if self._chained else out.float()
+
+    def add_to(self, x: Tensor, given: Tensor) -> Tensor:
+        """float32 [rows, out] plus the product of [rows, in]; may overwrite `x`."""
+        if self._packed and self.dtype == torch.float32 and len(x):
+            added: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+                given, x, self._weight, self._bias, "add"
+            )
+            return added
+        return x.add_(self._product(given))
 
     def _product(self, x: Tensor) -> Tensor:
         if self._packed and len(x):
@@ -100,12 +109,13 @@ class LayerNorm:
     """Normalisation over channels."""
 
     def __init__(self, weight: Tensor, bias: Tensor, placement: Placement) -> None:
-        self._weight = weight.to(placement.device)
-        self._bias = bias.to(placement.device)
+        self.weight = weight.to(placement.device).contiguous()
+        self.bias = bias.to(placement.device).contiguous()
+        self.eps = _LAYER_NORM_EPS
 
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, channels] to the same."""
-        return F.layer_norm(x, self._weight.shape, self._weight, self._bias, _LAYER_NORM_EPS)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 def conv_context(kernel_size: int, dilation: int, right: int | None) -> Context:
@@ -133,22 +143,22 @@ class FrameConv:
         right: int | None = None,
         activation: Activation = "none",
     ) -> None:
-        out_channels, _, self._kernel_size = weight.shape
-        self.context = conv_context(self._kernel_size, 1, right)
+        out_channels, _, self.kernel_size = weight.shape
+        self.context = conv_context(self.kernel_size, 1, right)
         flat = weight.permute(0, 2, 1).reshape(out_channels, -1)
         exact = Placement(placement.device)
-        self._linear = Linear(flat, bias, exact, activation=activation)
+        self.linear = Linear(flat, bias, exact, activation=activation)
 
     def look(self, pack: Tensor, layout: FrameMask) -> Tensor:
         """[num_positions, in] to each frame's neighbourhood, a view [num_positions, kernel, in]."""
         length, channels = pack.shape
         padded = F.pad(pack, (0, 0, self.context.left, self.context.right))
-        shape = (length, self._kernel_size, channels)
+        shape = (length, self.kernel_size, channels)
         return padded.as_strided(shape, (channels, channels, 1))
 
     def apply(self, x: Tensor, seen: Tensor) -> Tensor:
         """Neighbourhoods [rows, kernel, in] to [rows, out]."""
-        return self._linear(seen.flatten(1))
+        return self.linear(seen.flatten(1))
 
 
 class DepthwiseConv:
@@ -171,9 +181,9 @@ class DepthwiseConv:
         self.context = conv_context(weight.shape[2], dilation, right)
         # As an image of height 1: that is the shape whose channels-last kernels are fast.
         image = weight.to(placement.device)[:, :, None, :]
-        self._weight = image.contiguous(memory_format=torch.channels_last)
-        self._bias = bias.to(placement.device)
-        self._dilation = dilation
+        self.weight = image.contiguous(memory_format=torch.channels_last)
+        self.bias = bias.to(placement.device).contiguous()
+        self.dilation = dilation
 
     def __call__(self, pack: Tensor) -> Tensor:
         """[num_positions, channels] to the same."""
@@ -182,10 +192,10 @@ class DepthwiseConv:
         padding = max(self.context.left, self.context.right)
         out = F.conv2d(
             image,
-            self._weight,
-            self._bias,
+            self.weight,
+            self.bias,
             padding=(0, padding),
-            dilation=(1, self._dilation),
+            dilation=(1, self.dilation),
             groups=channels,
         )
         frames = out.permute(0, 2, 3, 1).reshape(-1, channels)
@@ -214,16 +224,16 @@ class ConvNeXtBlock:
         placement: Placement,
     ) -> None:
         self.context = depthwise.context
-        self._depthwise = depthwise
-        self._norm = norm
-        self._expand = Linear(*expand, placement, activation="gelu", chained=True)
-        self._project = Linear(scale[:, None] * project[0], scale * project[1], placement)
+        self.depthwise = depthwise
+        self.norm = norm
+        self.expand = Linear(*expand, placement, activation="gelu", chained=True)
+        self.project = Linear(scale[:, None] * project[0], scale * project[1], placement)
 
     def look(self, pack: Tensor, layout: FrameMask) -> Tensor:
         """[num_positions, channels] to what the depthwise convolution makes of it."""
-        return self._depthwise(pack)
+        return self.depthwise(pack)
 
     def apply(self, x: Tensor, seen: Tensor) -> Tensor:
         """[rows, channels] and what was seen there, to [rows, channels]; overwrites `x`."""
-        update = self._project(self._expand(self._norm(pad_rows(seen))))
+        update = self.project(self.expand(self.norm(pad_rows(seen))))
         return x.add_(update[: len(x)])

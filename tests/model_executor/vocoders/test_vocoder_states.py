@@ -160,6 +160,6 @@ def test_any_paddings_and_any_chunks(rights: list[int], ends: list[int], extra: 
     for start, end in pairwise(bounds):
         window = Span(0, min(length, end + chain.context.right + extra))
         row = Row(window, Span(start, end), state, keep_state=True)
-        (piece,), (state,) = chain([frames[: window.end].clone()], [row])
+        (piece,), (state,) = chain([frames[row.first_input : window.end].clone()], [row])
         pieces.append(piece)
     torch.testing.assert_close(torch.cat(pieces), wanted, atol=1e-5, rtol=1e-5)
