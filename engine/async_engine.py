@@ -16,8 +16,8 @@ from typing import Any
 
 from .build import build_core
 from .config import EngineConfig
-from .core import EngineCore, describe_error
-from .errors import EngineDeadError, StrettoError
+from .core import EngineCore
+from .errors import EngineDeadError, StrettoError, describe_error
 from .input_processor import ProcessedRequest
 from .interface import EngineStats, ModelInfo, VoiceInfo
 from .output import AudioChunk, SpeechResult, failure_chunk

@@ -23,7 +23,7 @@ from ..scheduler.interfaces import (
 )
 from ..scheduler.scheduler import Scheduler
 from ..scheduler.vocoder_scheduler import VocoderScheduler
-from .errors import DeadlineExceededError, RequestError, StrettoError
+from .errors import DeadlineExceededError, RequestError, describe_error
 from .input_processor import InputProcessor, ProcessedRequest, Segment
 from .interface import EngineStats
 from .output import AudioChunk, FloatArray
@@ -380,13 +380,6 @@ class EngineCore:
     def _take_outbox(self) -> list[AudioChunk]:
         chunks, self._outbox = self._outbox, []
         return chunks
-
-
-def describe_error(error: Exception) -> tuple[str, str]:
-    """(message, code) of an error; what nobody foresaw is named without its details."""
-    if isinstance(error, StrettoError):
-        return str(error), error.code
-    return f"internal error ({type(error).__name__})", StrettoError.code
 
 
 def _new_sequence(sequence: SequenceState, now: float) -> NewSequence:

@@ -86,3 +86,10 @@ class EngineDeadError(StrettoError):
     """The engine process ended while the request was in flight, or is not up."""
 
     code = "engine_dead"
+
+
+def describe_error(error: Exception) -> tuple[str, str]:
+    """(message, code) of an error; what nobody foresaw is named without its details."""
+    if isinstance(error, StrettoError):
+        return str(error), error.code
+    return f"internal error ({type(error).__name__})", StrettoError.code

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from .core import EngineCore, describe_error
-from .errors import EngineDeadError
+from .core import EngineCore
+from .errors import EngineDeadError, describe_error
 from .input_processor import ProcessedRequest
 from .output import AudioChunk, failure_chunk
 
