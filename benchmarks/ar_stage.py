@@ -15,8 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.work_queue import DirectQueue, InFlight, queue_of
 from ..model_executor.interfaces import Executor, Prompt, ResolvedSampling
-from ..scheduler.interfaces import NewSequence, SchedulerConfig, SchedulerOutput
+from ..scheduler.interfaces import (
+    ModelRunnerOutput,
+    NewSequence,
+    SchedulerConfig,
+    SchedulerOutput,
+)
 from ..scheduler.scheduler import Scheduler
 
 Now = Callable[[], float]
@@ -88,7 +94,8 @@ class ArStage:
         max_num_seqs: sequences at once.
         max_num_batched_tokens: positions in a step.
         block_size: of the KV cache, as the executor was made.
-        timer: splits the steps; without one `model` holds all of the executor's time.
+        timer: splits the steps, which are then waited for one by one; without one `model` holds
+            all of the executor's time, and steps are queued where the executor queues them.
         now: the clock that steps are timed by.
     """
 
@@ -107,6 +114,9 @@ class ArStage:
         self._now = now
         self._count = 0
         self._live: list[str] = []
+        queue = queue_of(executor) if timer is None else DirectQueue(executor)
+        self._depth = queue.depth
+        self._steps: InFlight[SchedulerOutput, ModelRunnerOutput] = InFlight(queue.launch_model)
         self._scheduler = Scheduler(
             SchedulerConfig(
                 max_num_seqs=max_num_seqs,
@@ -126,6 +136,8 @@ class ArStage:
         try:
             yield
         finally:
+            while self._steps:
+                self._steps.collect()
             for seq_id in self._live:
                 self._scheduler.abort(seq_id)
                 self._executor.remove_sequence(seq_id)
@@ -133,7 +145,7 @@ class ArStage:
 
     def steps(self) -> Iterator[StepTiming]:
         """Run steps until every sequence has its frames."""
-        while self._scheduler.has_work:
+        while self._scheduler.has_work or self._steps:
             yield self._step()
 
     def _add(self, prompt_tokens: int, frames: int) -> None:
@@ -167,12 +179,20 @@ class ArStage:
         )
 
     def _step(self) -> StepTiming:
+        """As in `EngineCore`: where work is queued, the answer is that of an earlier step."""
         began = self._now()
         output = self._scheduler.schedule(0.0)
         scheduled = self._now()
-        result = self._executor.execute_model(output)
+        if output.scheduled:
+            self._steps.launch(output)
+        answers = []
+        while len(self._steps) > (self._depth if output.scheduled else 0):
+            answers.append(self._steps.collect())
         executed = self._now()
-        self._scheduler.update_from_output(output, result, 0.0)
+        for answered, result in answers:
+            if isinstance(result, Exception):
+                raise result
+            self._scheduler.update_from_output(answered, result, 0.0)
         updated = self._now()
         phases = {"schedule": scheduled - began, "update": updated - executed}
         return _timing(output, phases | self._split(executed - scheduled))

@@ -1,7 +1,8 @@
 """`stretto bench step`: what one step of the speech model costs, and where the time goes.
 
 Splits a step into schedule, prepare, model, sample and update, over numbers of sequences and
-lengths of context. `--platform-out` keeps the costs, vocoder included, for the simulator.
+lengths of context, beside the least that reading memory takes. `--platform-out` keeps the costs,
+vocoder included, for the simulator.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 
+from ..engine.build import resolve_config
+from ..model_executor.models.checkpoint import load_checkpoint
 from .ar_stage import PHASES, ArStage, PhaseTimer, StepTiming, decode_steps, device_wait
 from .calibration import collect, fit_costs
 from .engine_setup import add_engine_arguments, describe_engine, engine_config, load_executor
+from .floor import add_floor
 from .platform import Costs, Platform, SimModel
 from .report import environment, write_json
 
@@ -50,6 +55,7 @@ def median_row(timings: Sequence[StepTiming], context: int) -> dict[str, Any]:
 def format_rows(rows: Sequence[dict[str, Any]]) -> str:
     """The table as plain text."""
     names = ["num_seqs", "context", *(f"{p}_ms" for p in PHASES), "step_ms", "frames_per_s"]
+    names += ["floor_ms", "times_floor"]
     lines = ["".join(f"{name:>14}" for name in names)]
     for row in rows:
         cells = [row[name] for name in names]
@@ -95,8 +101,14 @@ def run(args: argparse.Namespace) -> int:
         for size in args.sizes:
             decode_steps(stage, size, context, 3)
             rows.append(median_row(decode_steps(stage, size, context, args.steps), context))
+    plain = resolve_config(config)
+    bandwidth = add_floor(
+        rows, load_checkpoint(config.model).gpt, plain.dtype, torch.device(plain.device)
+    )
     print(format_rows(rows))
+    print(f"floor: weights, keys and values read once at {bandwidth / 1e9:.0f} GB/s")
     if args.output is not None:
-        write_json(args.output, {**environment(), **describe_engine(config), "rows": rows})
+        facts = {**environment(), **describe_engine(config), "bytes_per_s": bandwidth}
+        write_json(args.output, {**facts, "rows": rows})
     executor.close()
     return 0

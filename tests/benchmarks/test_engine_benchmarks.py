@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stretto.benchmarks import cli
 from stretto.benchmarks.engine_setup import resolve_model
+from stretto.benchmarks.floor import step_bytes
+from stretto.model_executor.models.checkpoint import GPTConfig
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,7 @@ def test_a_step_is_the_sum_of_its_phases(model: str, tmp_path: Path) -> None:
     rows = rows_of(out)
     assert [(row["num_seqs"], row["context"]) for row in rows] == [(1, 8), (3, 8), (1, 40), (3, 40)]
     for row in rows:
+        assert row["times_floor"] == pytest.approx(row["step_ms"] / row["floor_ms"])
         assert min(row["model_ms"], row["sample_ms"], row["schedule_ms"]) > 0
         assert row["frames_per_s"] == pytest.approx(1000 * row["num_seqs"] / row["step_ms"])
     simulated = tmp_path / "sim.json"
@@ -48,9 +52,33 @@ def test_a_step_is_the_sum_of_its_phases(model: str, tmp_path: Path) -> None:
     assert json.loads(simulated.read_text())["points"][0]["completed"] == 3
 
 
-def test_vocoder_counts_the_audio_it_makes(model: str, tmp_path: Path) -> None:
+def test_the_floor_is_every_byte_once() -> None:
+    """ChatTTS: 20 layers of 768, 3072 between, 12 heads of 64, 4 x 626 rows of heads."""
+    model = GPTConfig(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=20,
+        num_attention_heads=12,
+        num_key_value_heads=12,
+        head_dim=64,
+        max_position_embeddings=4096,
+        rms_norm_eps=1e-6,
+        rope_theta=10000.0,
+        num_audio_tokens=626,
+        num_text_tokens=21178,
+        num_vq=4,
+    )
+    weights = 20 * (4 * 768 * 768 + 3 * 768 * 3072) + 4 * 626 * 768
+    assert step_bytes(model, torch.float32, 1, 0) == 4 * weights
+    with_cache = step_bytes(model, torch.bfloat16, 256, 100)
+    assert with_cache - 2 * weights == 256 * 100 * 61440
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_vocoder_counts_the_audio_it_makes(model: str, tmp_path: Path, streamed: bool) -> None:
     out = tmp_path / "vocoder.json"
-    argv = ["--rows", "1,2", "--frames", "8", "--repeats", "1", "--no-warmup"]
+    argv = ["--rows", "1,2", "--frames", "8", "--repeats", "1"]
+    argv += ["--streamed"] if streamed else ["--no-warmup"]
     assert bench("vocoder", "--model", model, *argv, "--output", str(out)) == 0
     for row in rows_of(out):
         audio_s = row["rows"] * row["frames"] * 512 / 24000
