@@ -16,7 +16,7 @@ import numpy as np
 import soxr
 
 from ..engine.output import FloatArray
-from .encoders import encode_whole, is_cheap, make_encoder
+from .encoders import Encoder, encode_whole, is_cheap, make_encoder
 from .parse import OutputSpec
 
 
@@ -61,7 +61,7 @@ class AudioPipe:
     ) -> None:
         self._output = output
         self._resampler = _Resampler(source_rate, output.sample_rate)
-        self._encoder = make_encoder(output.audio_format, output.sample_rate)
+        self._encoder: Encoder | None = None  # made where it works: some take milliseconds
         self._pool = pool
         self._inline = self._resampler.is_identity and is_cheap(output.audio_format)
         self._on_encode = on_encode
@@ -95,9 +95,13 @@ class AudioPipe:
         start = perf_counter()
         resampled = self._resampler.run(audio, last)
         self._samples += len(resampled)
-        encoded = self._encoder.feed(resampled)
+        encoder = self._encoder
+        if encoder is None:
+            encoder = make_encoder(self._output.audio_format, self._output.sample_rate)
+            self._encoder = encoder
+        encoded = encoder.feed(resampled)
         if last:
-            encoded += self._encoder.finish()
+            encoded += encoder.finish()
         self._on_encode(perf_counter() - start)
         return encoded
 

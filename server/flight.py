@@ -116,6 +116,8 @@ class Flight:
         self._history: list[AudioChunk] | None = []
         self._history_bytes = 0
         self._over = False
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
         self.task = asyncio.create_task(self._pump())
 
     @property
@@ -148,15 +150,14 @@ class Flight:
             self._end()  # here too: a task cancelled before its first step runs no `finally`
 
     async def _pump(self) -> None:
-        watch = self._watch()
+        self._look_later()
         try:
             async with aclosing(self._source()) as source:
                 async for chunk in source:
-                    watch.cancel()
+                    self._heard_at = self._loop.time()
                     self._remember(chunk)
                     for listener in self._listeners:
                         listener.push(chunk)
-                    watch = self._watch()
         except BaseException as error:
             self._fail(error)
             if not isinstance(error, Exception):
@@ -164,7 +165,7 @@ class Flight:
         else:
             self._fail(ApiError(500, "the engine ended early", code="internal_error"))
         finally:
-            watch.cancel()
+            self._alarm.cancel()
             self._end()
 
     def _end(self) -> None:
@@ -172,13 +173,19 @@ class Flight:
             self._over = True
             self._on_end(self)
 
-    def _watch(self) -> asyncio.TimerHandle:
-        """Cancel the task after `stall_s`; `asyncio.wait_for` may swallow a cancellation."""
-        return asyncio.get_running_loop().call_later(self._stall_s, self._stop_silent)
+    def _watch(self) -> None:
+        """Cancel the task when it has been silent; `asyncio.wait_for` may swallow a cancellation.
 
-    def _stop_silent(self) -> None:
-        self._silent = True
-        self.task.cancel()
+        One timer that looks again, because a new one for every chunk costs more than the rest.
+        """
+        if self._loop.time() < self._heard_at + self._stall_s:
+            self._look_later()
+        else:
+            self._silent = True
+            self.task.cancel()
+
+    def _look_later(self) -> None:
+        self._alarm = self._loop.call_at(self._heard_at + self._stall_s, self._watch)
 
     def _fail(self, error: BaseException) -> None:
         if self._silent:
