@@ -15,6 +15,7 @@ from typing import Any
 COMMANDS = {
     "serve": "load a speech server and report how listeners fared",
     "capacity": "find the highest Poisson rate at which a server keeps an SLO",
+    "engine": "load the engine itself, without a server: first request, many at once, Poisson",
     "offline": "bulk seconds of audio per second, against the batch size",
     "step": "time of a speech-model step, by phase, sequences and context",
     "vocoder": "seconds of audio per second of the vocoder, by rows and frames",
@@ -23,7 +24,7 @@ COMMANDS = {
     "simulate": "the whole engine on a simulated clock: policies, replicas, rates",
     "agreement": "compare a simulation with a run of the real engine",
 }
-_MODULES = {"scheduler": "scheduler_bench"}
+_MODULES = {"engine": "engine_bench", "scheduler": "scheduler_bench"}
 
 
 def _module(name: str) -> str:

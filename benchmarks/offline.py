@@ -15,6 +15,7 @@ from typing import Any
 from ..engine.offline import SpeechEngine
 from ..engine.request import SamplingParams, SpeechRequest
 from .engine_setup import add_engine_arguments, describe_engine, engine_config
+from .gpu_busy import GpuBusy
 from .report import environment, write_json
 from .workload import TEXT_SETS, load_texts
 
@@ -81,12 +82,15 @@ def run(args: argparse.Namespace) -> int:
     with SpeechEngine(config=config) as engine:
         for size in args.batch_sizes:
             requests = make_requests(args.texts, size, args.frames, args.priority)
-            rounds = [time_batch(engine, requests) for _ in range(args.rounds)]
+            with GpuBusy() as busy:
+                rounds = [time_batch(engine, requests) for _ in range(args.rounds)]
             row = max(rounds, key=lambda item: float(item["audio_throughput"]))
+            row["gpu_busy_percent"] = busy.percent
             rows.append(row)
             print(
                 f"{size:8d}{row['audio_s']:10.2f}{row['seconds']:10.2f}{row['cpu_s']:10.2f}"
                 f"{row['audio_throughput']:12.2f}{1 / row['audio_throughput']:8.3f}"
+                + ("" if busy.percent is None else f"   GPU busy {busy.percent:.0f} %")
             )
     if args.output is not None:
         write_json(args.output, {**environment(), **describe_engine(config), "rows": rows})

@@ -13,6 +13,7 @@ import torch
 from stretto.benchmarks import cli
 from stretto.benchmarks.engine_setup import resolve_model
 from stretto.benchmarks.floor import step_bytes
+from stretto.benchmarks.gpu_busy import GpuBusy
 from stretto.model_executor.models.checkpoint import GPTConfig
 
 
@@ -94,6 +95,32 @@ def test_offline_makes_the_frames_it_was_asked_for(model: str, tmp_path: Path) -
     for row in rows:
         assert row["frames"] % 10 == 0
         assert row["frames"] >= 10 * row["batch_size"]
+
+
+def test_the_engine_by_itself_under_load(model: str, tmp_path: Path) -> None:
+    stem = tmp_path / "engine"
+    argv = ["--one-by-one", "3", "--at-once", "2", "--request-rate", "20", "--num-requests", "4"]
+    argv += ["--frames", "12", "--no-warmup", "--slo", "ttfa_p95_ms=600000"]
+    assert bench("engine", "--model", model, *argv, "--output", str(stem)) == 0
+    report = json.loads((tmp_path / "engine.json").read_text())
+    first, crowd, load = report["one_by_one"], report["at_once"], report["load"]
+    ratio = first["first_e2e_ms"] / first["later_e2e_ms"]
+    assert first["first_over_later"] == pytest.approx(ratio)
+    assert crowd["mean_over_alone"] == pytest.approx(crowd["mean_e2e_ms"] / crowd["alone_e2e_ms"])
+    assert (load["completed"], load["failed"]) == (4, 0)
+    assert load["request_goodput"] == pytest.approx(load["request_throughput"])
+    assert load["gpu_busy_percent"] is None or torch.cuda.is_available()
+    assert len((tmp_path / "engine.jsonl").read_text().splitlines()) == 4
+
+
+def test_busy_is_the_mean_of_the_samples() -> None:
+    values = iter([100.0, 50.0, 0.0])
+    with GpuBusy(lambda: next(values, None)) as busy:
+        busy._thread.join(timeout=60)
+    assert busy.percent == 50.0
+    with GpuBusy(lambda: None) as idle:
+        pass
+    assert idle.percent is None
 
 
 def test_agreement_compares_the_same_work(model: str, tmp_path: Path) -> None:
