@@ -4,6 +4,7 @@
 
 const RATE = 24000;
 const POLL_MS = 1000;
+const PEAK = 240; // samples behind one value of the waveform: 10 ms
 const $ = (id) => document.getElementById(id);
 
 let context = null; // AudioContext, made on the first click as browsers demand
@@ -37,10 +38,14 @@ class Speech {
     this.lastAt = null;
     this.pieces = []; // Float32Array each
     this.samples = 0;
+    this.peaks = []; // loudest sample of each 10 ms, so that drawing costs the same at any length
+    this.inPeak = PEAK; // samples already in the last of them
     this.playhead = 0; // context time at which everything scheduled so far has been played
     this.underruns = 0;
     this.odd = null; // half a sample, when a network chunk ends in the middle of one
     this.sources = [];
+    this.stopped = false;
+    this.drawing = false;
   }
 
   take(bytes) {
@@ -63,7 +68,26 @@ class Speech {
     if (this.firstAt === null) this.firstAt = this.lastAt;
     this.pieces.push(samples);
     this.samples += samples.length;
+    this.measure(samples);
     this.play(samples);
+  }
+
+  measure(samples) {
+    for (const sample of samples) {
+      if (this.inPeak === PEAK) {
+        this.peaks.push(0);
+        this.inPeak = 0;
+      }
+      const last = this.peaks.length - 1;
+      this.peaks[last] = Math.max(this.peaks[last], Math.abs(sample));
+      this.inPeak++;
+    }
+  }
+
+  // Seconds heard so far; what is scheduled beyond the present moment is still to come.
+  heard() {
+    const left = Math.max(0, this.playhead - context.currentTime);
+    return Math.max(0, this.samples / RATE - left);
   }
 
   play(samples) {
@@ -81,6 +105,7 @@ class Speech {
   }
 
   stop() {
+    this.stopped = true;
     this.abort.abort();
     for (const source of this.sources) source.stop();
   }
@@ -154,7 +179,14 @@ function show(speech) {
   $("rtf").textContent = ((speech.lastAt - speech.started) / 1000 / seconds).toFixed(3);
   $("duration").textContent = `${seconds.toFixed(2)} s`;
   $("underruns").textContent = String(speech.underruns);
+  if (!speech.drawing) animate(speech);
+}
+
+// Draws until the last sample has been heard, or another speech has begun.
+function animate(speech) {
+  speech.drawing = current === speech && !speech.stopped && context.currentTime < speech.playhead;
   draw(speech);
+  if (speech.drawing) requestAnimationFrame(() => animate(speech));
 }
 
 function finish(speech) {
@@ -169,19 +201,16 @@ function draw(speech) {
   const canvas = $("waveform");
   const paint = canvas.getContext("2d");
   const { width, height } = canvas;
-  const per = Math.max(1, Math.ceil(speech.samples / width));
+  const columns = Math.min(width / 3, speech.peaks.length);
+  const heard = speech.stopped ? 1 : speech.heard() / (speech.samples / RATE);
   paint.clearRect(0, 0, width, height);
   paint.fillStyle = getComputedStyle($("speak")).backgroundColor;
-  let x = 0, count = 0, peak = 0;
-  for (const piece of speech.pieces) {
-    for (const sample of piece) {
-      peak = Math.max(peak, Math.abs(sample));
-      if (++count === per) {
-        const bar = Math.max(1, peak * height);
-        paint.fillRect(x++, (height - bar) / 2, 1, bar);
-        count = peak = 0;
-      }
-    }
+  for (let x = 0; x < columns; x++) {
+    const from = Math.floor((x * speech.peaks.length) / columns);
+    const to = Math.max(from + 1, Math.floor(((x + 1) * speech.peaks.length) / columns));
+    const bar = Math.max(2, Math.max(...speech.peaks.slice(from, to)) * height);
+    paint.globalAlpha = x / columns < heard ? 1 : 0.35;
+    paint.fillRect((x * width) / columns, (height - bar) / 2, (width / columns) * 0.7, bar);
   }
 }
 
@@ -219,6 +248,7 @@ async function poll() {
     const values = readMetrics(await (await fetch("metrics")).text());
     const now = performance.now() / 1000;
     $("state").textContent = values.ready ? "ready" : "not ready";
+    $("state").dataset.ready = Boolean(values.ready);
     $("running").textContent = values.num_requests_running;
     $("waiting").textContent = values.num_requests_waiting;
     $("kv").textContent = `${Math.round(100 * values.kv_cache_usage_perc)} %`;
@@ -227,6 +257,7 @@ async function poll() {
     before = { made, now };
   } catch {
     $("state").textContent = "server unreachable";
+    $("state").dataset.ready = false;
   }
   setTimeout(poll, document.hidden ? 5 * POLL_MS : POLL_MS);
 }

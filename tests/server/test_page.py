@@ -115,6 +115,9 @@ async def test_a_person_types_presses_and_hears(tmp_path: Path) -> None:
         assert await tab.value("current.samples") == round(18 * 0.06 * 24000)
         assert await tab.value("Math.max(...current.pieces[0]) > 0.1"), "it must be audible"
         assert await tab.value("current.playhead > 0"), "it must have been scheduled to play"
+        assert await tab.value("current.peaks.length") == 18 * 6
+        painted = "waveform.getContext('2d').getImageData(0, 0, 1200, 160).data.some((x) => x > 0)"
+        assert await tab.value(painted), "its waveform must be drawn"
         assert re.fullmatch(
             r"\d+ ms", await tab.value("document.getElementById('ttfa').textContent")
         )
