@@ -30,7 +30,6 @@ from .pronunciations import dictionary_words, listed_names, word_phones
 from .text import TextGenerator
 
 __all__ = [
-    "FIRST_DRILL",
     "LEAD",
     "SAMPLES_PER_FRAME",
     "SAMPLE_RATE",
@@ -48,9 +47,6 @@ SAMPLES_PER_FRAME = 512
 SPEAKERS = ("slt", "rms")
 LEAD, TAIL = 0.06, 0.12
 """Seconds of silence kept before the first and after the last phone."""
-
-FIRST_DRILL = 52
-"""From this shard on the texts are drills: single words, repetitions, short questions."""
 
 _SHARD_SIZE = 400
 _MAX_SECONDS = 12.0
@@ -171,11 +167,10 @@ def _utterance(text: str, speaker: int, speed_index: int) -> Utterance | None:
 def _utterances(seed: int) -> Iterator[Utterance]:
     chooser = random.Random(seed)
     texts = TextGenerator(dictionary_words(), listed_names(), seed)
-    next_text = texts.next if seed < FIRST_DRILL else texts.drill
     for _ in range(_SHARD_SIZE):
         speed = chooser.choices(range(len(SPEEDS)), (3, 4, 86, 4, 3))[0]
         speaker = chooser.choices((0, 1), (56, 44))[0]
-        utterance = _utterance(next_text(), speaker, speed)
+        utterance = _utterance(texts.next(), speaker, speed)
         if utterance is not None:
             yield utterance
 

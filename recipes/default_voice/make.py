@@ -18,7 +18,7 @@ import torch
 from stretto.model_executor.frontends.lexicon import save_lexicon
 
 from .codec import code_usage, encode_all, train_codec
-from .data import FIRST_DRILL, SPEAKERS, Utterance, load_shards, make_shards
+from .data import SPEAKERS, Utterance, load_shards, make_shards
 from .evaluate import PARTS, evaluate
 from .export import duration_guard, export, load_for_export, voice_gains
 from .pronunciations import build_lexicon
@@ -30,7 +30,7 @@ __all__ = ["SAMPLING", "main"]
 SAMPLING = {"temperature": 0.3, "top_p": 0.8, "top_k": 30, "repetition_penalty": 1.0}
 """Chosen on the development sentences with the shipped weights."""
 
-_DRILL_SHARDS = 8
+_SHARDS = 52
 _HELD_BACK = 300
 _SHARES = {"codec": 0.05, "vocoder": 0.33, "gpt": 0.45}
 """Of the minutes; the rest is data, compilation and evaluation."""
@@ -71,7 +71,7 @@ def make(out: Path, work: Path, minutes: float) -> None:
         out.mkdir(parents=True, exist_ok=True)
         save_lexicon(out / "lexicon.txt.xz", build_lexicon())
     with _stage("text, synthesis and alignment"):
-        make_shards(work / "data", FIRST_DRILL + _DRILL_SHARDS)
+        make_shards(work / "data", _SHARDS)
         utterances = load_shards(work / "data")
     with _stage("codec"):
         share = minutes * _SHARES["codec"]

@@ -7,7 +7,6 @@ directly and every text ends with a final mark, so that it maps one to one to pr
 
 import random
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from .vocabulary import (
     ADJECTIVES,
@@ -30,9 +29,6 @@ from .vocabulary import (
 )
 
 __all__ = ["TextGenerator", "number_words", "ordinal_words"]
-
-
-_Item = TypeVar("_Item")
 
 
 def _words(text: str) -> list[str]:
@@ -109,25 +105,7 @@ class TextGenerator:
             if len(text.split()) <= 25 and len(text) <= 150:
                 return text
 
-    def drill(self) -> str:
-        """One short text of the kinds that a model hears too seldom: words, questions, repeats."""
-        makers = (self._single_words, self._repeat, self._short_question, self._greeting)
-        while True:
-            text = self._random.choices(makers, (50, 30, 14, 6))[0]()
-            if len(text.split()) <= 10:
-                return text
-
-    def _repeat(self) -> str:
-        pool = self._pick((self._words, NOUNS, PLURALS, ADJECTIVES, VERBS_BASE, _ONES))
-        word = self._pick(tuple(item for item in pool if " " not in item))
-        joint = self._random.choices((" ", ", "), (3, 1))[0]
-        return self._finish(joint.join([word] * self._random.randint(2, 8)))
-
-    def _short_question(self) -> str:
-        start = self._pick(QUESTION_STARTS)
-        return f"{start} {self._pick(VERBS_BASE)} {self._pick(('it', 'them', 'that', 'us'))}?"
-
-    def _pick(self, items: Sequence[_Item]) -> _Item:
+    def _pick(self, items: Sequence[str]) -> str:
         return self._random.choice(items)
 
     def _maybe(self, chance: float, make: Callable[[], str]) -> str:

@@ -32,16 +32,6 @@ def test_texts_are_words_with_marks_and_a_final_mark() -> None:
         assert text == " ".join(text.lower().split()), text
 
 
-def test_drills_are_short_and_repeat_words() -> None:
-    generator = TextGenerator(WORDS, NAMES, 5)
-    drills = [generator.drill() for _ in range(200)]
-    words = [[word.strip(",.?!") for word in text.split()] for text in drills]
-    assert max(map(len, words)) <= 10
-    assert all(text[-1] in FINAL_MARKS for text in drills)
-    assert sum(len(each) == 1 for each in words) > 50
-    assert sum(len(each) > 1 and len(set(each)) == 1 for each in words) > 30
-
-
 def test_every_word_is_in_the_shipped_lexicon() -> None:
     lexicon = load_lexicon(LEXICON)
     words = {word.strip(",;:.?!") for text in texts(4) for word in text.split()}
