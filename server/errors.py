@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from ..engine.errors import (
+    DeadlineExceededError,
     EngineDeadError,
     OverloadedError,
     RequestError,
@@ -106,6 +107,9 @@ def engine_failure(code: str | None, message: str | None) -> ApiError:
     """The error behind a terminal chunk with finish reason `error`."""
     if code == EngineDeadError.code:
         return _engine_dead(message or "the engine stopped")
+    if code == DeadlineExceededError.code:
+        late = message or "no audio was ready in time"
+        return ApiError(503, late, code=code, headers=retry_after(2))
     return ApiError(500, message or "the engine failed", code=code or "internal_error")
 
 

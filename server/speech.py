@@ -23,12 +23,16 @@ from .services import SERVICES, Services
 from .write_guard import cut_after
 
 _FLUSH_S = 5.0  # how long the error event may take to leave before the connection is broken
+_LONGEST_S = 1e9  # what a deadline may be
 
 
 async def speech(request: web.Request) -> web.StreamResponse:
     """Handle the call. HTTP/1.0 clients know no chunks and get the finished file."""
     services = request.app[SERVICES]
-    job = services.catalog.job(decode(await request.read(), SpeechBody))
+    body = decode(await request.read(), SpeechBody)
+    if body.deadline_s is None:
+        body = msgspec.structs.replace(body, deadline_s=_read_timeout_s(request))
+    job = services.catalog.job(body)
     answer = services.speak(job)
     if job.stream and request.version > HttpVersion10:
         return await _stream(request, services, job, answer)
@@ -36,6 +40,15 @@ async def speech(request: web.Request) -> web.StreamResponse:
         events = [event async for event in _events(answer)]
         return _finished(b"".join(events), "text/event-stream")
     return _finished(await answer.whole(), job.output.content_type)
+
+
+def _read_timeout_s(request: web.Request) -> float | None:
+    """For how long OpenAI's clients, which say so, wait for the first bytes."""
+    try:
+        seconds = float(request.headers.get("x-stainless-read-timeout", ""))
+    except ValueError:
+        return None
+    return seconds if 0 < seconds <= _LONGEST_S else None
 
 
 def _finished(body: bytes, content_type: str) -> web.Response:
