@@ -22,9 +22,9 @@ from ..scheduler.interfaces import VocoderJob
 from .interfaces import FloatArray, VocoderSpec
 from .vocoders.chain import StreamState
 from .vocoders.frame_vocoder import MEL_PER_FRAME, FrameVocoder, Window
+from .vocoders.layers import MOST_ROWS
 from .vocoders.row_layout import Span, buckets
 
-_WARM_FRAMES = 256
 _WARM_ID = "vocoder-warmup"
 
 
@@ -56,9 +56,9 @@ class VocoderRunner:
         return len(self._resumes)
 
     def warmup(self) -> None:
-        """Generate the default input's kernels for every number of mel frames to `_WARM_FRAMES`."""
+        """Generate the default input's kernels for every number of rows that they compute at once."""
         context, kind = self.spec, self.input_kinds[0]
-        ends = list(accumulate(count // MEL_PER_FRAME for count in buckets(_WARM_FRAMES)))
+        ends = list(accumulate(count // MEL_PER_FRAME for count in buckets(MOST_ROWS)))
         frames = self._vocoder.blank_frames(ends[-1] + context.right_context, kind)
         start = 0
         for end in ends:

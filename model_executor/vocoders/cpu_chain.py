@@ -20,7 +20,7 @@ from ..layers.cpu_kernels import marker
 from . import cpu_kernels
 from .chain import Chain, Row, Stage, Step, StreamState, Then
 from .istft import InverseSTFT
-from .layers import ConvNeXtBlock, FrameConv
+from .layers import ConvNeXtBlock, FrameConv, blocks
 from .row_layout import Span, bucket
 
 Table = npt.NDArray[np.int64]  # [rows, NUM_FIELDS]; see `cpu_kernels`
@@ -122,7 +122,9 @@ class _Block:
             *(self._filters, self._taps, self._norm),
             *(seen.data_ptr(), same.data_ptr(), length, marker(self._dtype)),
         )
-        return self._block.project.add_to(same, self._block.expand(seen))
+        for part, update in zip(blocks(same), blocks(seen), strict=True):
+            part.add_(self._block.project(self._block.expand(update)))
+        return same
 
 
 class _OverlapAdd:

@@ -21,6 +21,8 @@ Activation = Literal["none", "gelu"]
 
 # oneDNN chooses the packed layout for about so many rows; the result is the same for any number.
 _PACKED_FOR_ROWS = 256
+# More rows are computed in blocks, for which kernels exist and which stay in the core's cache.
+MOST_ROWS = 256
 _LAYER_NORM_EPS = 1e-6
 
 
@@ -39,6 +41,11 @@ def pad_rows(x: Tensor) -> Tensor:
     """
     missing = bucket(len(x)) - len(x)
     return F.pad(x, (0, 0, 0, missing)) if missing else x
+
+
+def blocks(x: Tensor) -> tuple[Tensor, ...]:
+    """Rows in blocks of `MOST_ROWS`, views."""
+    return torch.split(x, MOST_ROWS)
 
 
 def _can_pack(placement: Placement) -> bool:
@@ -84,25 +91,20 @@ class Linear:
         out = self._product(pad_rows(x).to(self.dtype))[: len(x)]
         return out if self._chained else out.float()
 
-    def add_to(self, x: Tensor, given: Tensor) -> Tensor:
-        """float32 [rows, out] plus the product of [rows, in]; may overwrite `x`."""
-        if self._packed and self.dtype == torch.float32 and len(x):
-            added: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
-                given, x, self._weight, self._bias, "add"
-            )
-            return added
-        return x.add_(self._product(given))
-
     def _product(self, x: Tensor) -> Tensor:
-        if self._packed and len(x):
-            packed: Tensor = torch.ops.mkldnn._linear_pointwise(
-                x, self._weight, self._bias, self._activation, [], "none"
-            )
-            return packed
         if not len(x):
             return x.new_empty(0, self._out_features)
+        if self._packed:
+            parts = [self._packed_product(part) for part in blocks(x)]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
         out = F.linear(x, self._weight, self._bias)
         return F.gelu(out) if self._activation == "gelu" else out
+
+    def _packed_product(self, x: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._weight, self._bias, self._activation, [], "none"
+        )
+        return product
 
 
 class LayerNorm:
