@@ -56,7 +56,7 @@ class VocoderRunner:
         return len(self._resumes)
 
     def warmup(self) -> None:
-        """Generate the default input's kernels for every number of rows that they compute at once."""
+        """Generate the default input's kernels for every number of rows computed at once."""
         context, kind = self.spec, self.input_kinds[0]
         ends = list(accumulate(count // MEL_PER_FRAME for count in buckets(MOST_ROWS)))
         frames = self._vocoder.blank_frames(ends[-1] + context.right_context, kind)
