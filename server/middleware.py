@@ -69,7 +69,9 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
         return await handler(request)
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     given = given if scheme.lower() == "bearer" else _key_of_websocket(request)
-    if not hmac.compare_digest(given.strip().encode(), config.api_key.encode()):
+    # aiohttp hands over bytes that are no UTF-8 as surrogates.
+    offered = given.strip().encode("utf-8", "surrogateescape")
+    if not hmac.compare_digest(offered, config.api_key.encode()):
         message = "missing or wrong API key; send it as 'Authorization: Bearer KEY'"
         headers = {"WWW-Authenticate": "Bearer"}
         raise ApiError(401, message, code="invalid_api_key", headers=headers)

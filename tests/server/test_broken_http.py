@@ -96,3 +96,16 @@ async def test_every_answer_has_its_own_id(tmp_path: Path) -> None:
         async with server.session.post(f"{server.url}/v1/audio/speech", json=body) as response:
             ids.add(response.headers["x-request-id"])
     assert len(ids) == 11
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer wrong", "Basic secret", "Bearer \xff\xfe", "secret"]
+)
+async def test_a_wrong_key_is_told_whatever_its_bytes(header: str, tmp_path: Path) -> None:
+    async with serving(tmp_path, api_key="secret") as server:
+        sent = f"GET /v1/models HTTP/1.1\r\n{END}Authorization: {header}\r\n\r\n"
+        status, headers, body = await exchange(server, sent)
+        assert (status, json.loads(body)["error"]["code"]) == (401, "invalid_api_key")
+        assert headers["www-authenticate"] == "Bearer"
+        right = f"GET /v1/models HTTP/1.1\r\n{END}Authorization: bearer secret\r\n\r\n"
+        assert (await exchange(server, right))[0] == 200
