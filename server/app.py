@@ -18,7 +18,7 @@ from aiohttp import web
 
 from ..engine.config import EngineConfig
 from ..engine.interface import EngineClient
-from . import info, voice_routes
+from . import encoders, info, voice_routes
 from .batch import batch
 from .config import ServerConfig
 from .memory import return_freed_memory
@@ -103,7 +103,7 @@ async def serve(config: ServerConfig, engine: EngineClient, *, max_num_seqs: int
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    await engine.start()
+    await asyncio.gather(engine.start(), asyncio.to_thread(encoders.warm_up))
     try:
         app = make_app(config, engine, max_num_seqs=max_num_seqs)
         runner = make_runner(app)

@@ -12,7 +12,7 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, get_args
 
 import av
 import numpy as np
@@ -289,6 +289,16 @@ def make_encoder(audio_format: AudioFormat, sample_rate: int) -> Encoder:
     if audio_format == "mp3":
         return Mp3Encoder(sample_rate)
     return AvEncoder(audio_format, sample_rate)
+
+
+def warm_up() -> None:
+    """Encode a little in every format, so that no request pays for loading the libraries."""
+    silence = np.zeros(2400, np.float32)
+    for audio_format in get_args(AudioFormat):
+        encoder = make_encoder(audio_format, 24000)
+        encoder.feed(silence)
+        encoder.finish()
+        encode_whole(audio_format, 24000, silence)
 
 
 def encode_whole(audio_format: AudioFormat, sample_rate: int, audio: FloatArray) -> bytes:
