@@ -88,6 +88,12 @@ def engine_audio(
     return [result.audio for result in results]
 
 
+def _levelled(audio: Sequence[Samples], model: Sequence[Samples]) -> list[Samples]:
+    """``audio`` at the mean power of ``model``: the recogniser hears quieter speech better."""
+    powers = [np.mean(np.concatenate(part) ** 2) for part in (model, audio)]
+    return [samples * np.sqrt(powers[0] / powers[1]) for samples in audio]
+
+
 def _reversed(audio: Iterable[Samples]) -> list[Samples]:
     return [samples[::-1].copy() for samples in audio]
 
@@ -116,10 +122,12 @@ def engine_hearing(
     pairs = zip(heard.free_errors, source["free_errors"], strict=True)
     gap = [float(ours - theirs) for ours, theirs in pairs]
     weights = [float(len(plain(text))) for text in texts]
+    levelled = _levelled(source_audio(texts, voice), spoken)
     few = slice(0, _CONTROLS)
     controls = {"reversed": _reversed(spoken[few]), "shuffled": list(_shuffled(spoken[few]))}
     return {
         "engine": asdict(heard),
+        "levelled_source": asdict(hear(recogniser, texts, levelled, free=False)),
         "free_gap": sum(gap) / sum(weights),
         "free_gap_interval": bootstrap_interval(gap, weights),
         "controls": {
@@ -134,10 +142,12 @@ def single_words(engine: stretto.SpeechEngine, voice: str) -> dict[str, float]:
     texts = sorted({word for text in sentences("test") for word in plain(text) if len(word) > 3})
     texts = random.Random(1).sample(texts, _SINGLE_WORDS)
     recogniser = Recogniser(texts)
+    spoken, source = engine_audio(engine, texts, voice), source_audio(texts, voice)
     result = {}
     for name, audio in (
-        ("engine", engine_audio(engine, texts, voice)),
-        ("source", source_audio(texts, voice)),
+        ("engine", spoken),
+        ("source", source),
+        ("levelled_source", _levelled(source, spoken)),
     ):
         pairs = zip(texts, audio, strict=True)
         right = sum(recogniser.choice(samples, SAMPLE_RATE) == [text] for text, samples in pairs)

@@ -27,13 +27,13 @@ from .vocoder import train_vocoder
 
 __all__ = ["SAMPLING", "main"]
 
-SAMPLING = {"temperature": 0.3, "top_p": 0.8, "top_k": 30, "repetition_penalty": 1.0}
+SAMPLING = {"temperature": 0.5, "top_p": 0.8, "top_k": 30, "repetition_penalty": 1.0}
 """Chosen on the development sentences with the shipped weights."""
 
 _SHARDS = 52
 _HELD_BACK = 300
-_SHARES = {"codec": 0.05, "vocoder": 0.33, "gpt": 0.45}
-"""Of the minutes; the rest is data, compilation and evaluation."""
+_SHARES = {"codec": 0.04, "vocoder": 0.26, "gpt": 0.41}
+"""Of the minutes. Of 180, 52 are left for the stages that take what they take: 38 when measured."""
 
 
 @contextmanager
