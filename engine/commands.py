@@ -166,14 +166,12 @@ def generate(args: argparse.Namespace) -> int:
 
 
 def voices(args: argparse.Namespace) -> int:
-    """List what `--voice` accepts."""
-    from dataclasses import replace
+    """List what `--voice` accepts; no weights are loaded."""
+    from ..model_executor.models.checkpoint import load_checkpoint
+    from ..model_executor.models.registry import load_frontend
 
-    from .offline import SpeechEngine
-
-    with SpeechEngine(config=replace(engine_config(args), warmup=False)) as engine:
-        info = engine.model_info
-    for voice in info.voices:
-        mark = "  (default)" if voice.id == info.default_voice else ""
+    frontend = load_frontend(load_checkpoint(args.model))
+    for voice in frontend.voices:
+        mark = "  (default)" if voice.id == frontend.default_voice else ""
         print(f"{voice.id:16} {voice.language:6} {voice.description or voice.name}{mark}")
     return 0

@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..scheduler.interfaces import ChunkSchedule
+
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
+_CHUNKS = ChunkSchedule()
 
 _LOWEST = {
     "max_num_seqs": 1,
@@ -50,11 +53,13 @@ class EngineConfig:
         default=True, metadata={"help": "share the blocks of equal prompt prefixes"}
     )
     first_chunk_frames: int = field(
-        default=7, metadata={"help": "frames in the first streamed chunk"}
+        default=_CHUNKS.first_frames, metadata={"help": "frames in the first streamed chunk"}
     )
-    max_chunk_frames: int = field(default=48, metadata={"help": "largest streamed chunk, frames"})
+    max_chunk_frames: int = field(
+        default=_CHUNKS.max_frames, metadata={"help": "largest streamed chunk, frames"}
+    )
     chunk_growth: float = field(
-        default=1.25, metadata={"help": "each chunk is so many times the one before"}
+        default=_CHUNKS.growth, metadata={"help": "each chunk is so many times the one before"}
     )
     low_lookahead_frames: int = field(
         default=16, metadata={"help": "vocoder look-ahead of low-latency streams, frames"}

@@ -31,7 +31,7 @@ from .memory import count_blocks
 from .model_runner import ModelRunner
 from .models.checkpoint import Checkpoint, load_checkpoint
 from .models.llama_speech import LlamaSpeech
-from .models.registry import find_entry, load_speech_model
+from .models.registry import load_frontend, load_speech_model
 from .vocoder_graphs import VocoderGraphs
 from .vocoder_runner import VocoderRunner
 from .vocoder_stream import DeviceQueue
@@ -117,7 +117,7 @@ class LocalExecutor:
             self._thread = ThreadQueue(self._runner.execute, self._windows, self._vocoder)
             self._queue = self._thread
         self._encode_reference = make_encode_reference(checkpoint)
-        self._frontend = self._create_frontend(checkpoint)
+        self._frontend = load_frontend(checkpoint, self._encode_reference)
         self._info = self._describe(checkpoint)
         logger.info(
             "%s on %s in %s: %d KV blocks of %d positions, %d threads",
@@ -262,10 +262,6 @@ class LocalExecutor:
             num_streams=2 * config.max_num_seqs,
             max_batch_frames=config.max_vocoder_frames,
         )
-
-    def _create_frontend(self, checkpoint: Checkpoint) -> Frontend:
-        create = find_entry(checkpoint).create_frontend
-        return create(checkpoint.path, self._spec, self._encode_reference)
 
     def _describe(self, checkpoint: Checkpoint) -> ModelInfo:
         frontend, vocoder = self._frontend, self._vocoder.spec

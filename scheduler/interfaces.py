@@ -134,8 +134,8 @@ class ChunkSchedule:
         max_frames: largest chunk.
     """
 
-    first_frames: int = 4
-    growth: float = 2.0
+    first_frames: int = 7
+    growth: float = 1.25
     max_frames: int = 48
 
 

@@ -90,3 +90,18 @@ def load_speech_model(
         checkpoint.tensors("Embed.safetensors", dtype=torch.float32) as embed,
     ):
         return LlamaSpeech(spec, llama_config(checkpoint), gpt, embed, dtype=dtype, device=device)
+
+
+def load_frontend(
+    checkpoint: Checkpoint, encode_reference: EncodeReference | None = None
+) -> Frontend:
+    """The frontend of a checkpoint; it needs no weights.
+
+    Args:
+        encode_reference: recordings to codes; without it no voice is made of a recording.
+
+    Raises:
+        CheckpointError: a file is missing or malformed, or the architecture unknown.
+    """
+    entry = find_entry(checkpoint)
+    return entry.create_frontend(checkpoint.path, entry.speech_spec(checkpoint), encode_reference)
