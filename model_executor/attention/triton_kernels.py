@@ -76,6 +76,31 @@ def _locate(query_start_loc, num_seqs, BLOCK_Q: tl.constexpr, ONE_QUERY: tl.cons
 
 
 @triton.jit
+def _no_keys(BLOCK_M: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """The softmax accumulator of rows that have seen nothing: top, mass, total."""
+    top = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+    mass = tl.zeros([BLOCK_M], dtype=tl.float32)
+    total = tl.zeros([BLOCK_M, HEAD_DIM], dtype=tl.float32)
+    return top, mass, total
+
+
+@triton.jit
+def _load_rows(query, place, head, is_row, query_stride, HEAD_DIM: tl.constexpr):
+    """The queries of a tile's rows, [BLOCK_M, HEAD_DIM]."""
+    columns = tl.arange(0, HEAD_DIM)[None, :]
+    source = query + place[:, None] * query_stride + head[:, None] * HEAD_DIM + columns
+    return tl.load(source, mask=is_row[:, None], other=0.0)
+
+
+@triton.jit
+def _write_mean(out, target, is_row, mass, total, HEAD_DIM: tl.constexpr):
+    """Normalise an accumulator and write its rows; zeros for those that saw no key."""
+    mean = total / tl.where(mass == 0.0, 1.0, mass)[:, None]
+    sink = out + target[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :]
+    tl.store(sink, mean.to(out.dtype.element_ty), mask=is_row[:, None])
+
+
+@triton.jit
 def _fold(top, mass, total, other_top, other_mass, other_total):
     """Fold one softmax accumulator into another; exact when one of them is empty."""
     new_top = tl.maximum(top, other_top)
@@ -107,9 +132,7 @@ def _attend_split(
 ):
     """Online softmax of BLOCK_M rows over key positions [begin, end): top, mass, total."""
     columns = tl.arange(0, HEAD_DIM)
-    top = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
-    mass = tl.zeros([BLOCK_M], dtype=tl.float32)
-    total = tl.zeros([BLOCK_M, HEAD_DIM], dtype=tl.float32)
+    top, mass, total = _no_keys(BLOCK_M, HEAD_DIM)
     for start in range(begin, end, BLOCK_N):
         position = start + tl.arange(0, BLOCK_N)
         inside = position < end
@@ -192,13 +215,9 @@ def attend(
     seq, end, place, positions, head, target, is_row = _open_tile(
         query_start_loc, seq_lens, num_seqs, GROUP, NUM_KV_HEADS, BLOCK_M, BLOCK_Q, ONE_QUERY
     )
-    columns = tl.arange(0, HEAD_DIM)[None, :]
-    source = query + place[:, None] * query_stride + head[:, None] * HEAD_DIM + columns
-    query_rows = tl.load(source, mask=is_row[:, None], other=0.0)
+    query_rows = _load_rows(query, place, head, is_row, query_stride, HEAD_DIM)
     table = block_tables + seq * table_stride
-    all_top = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
-    all_mass = tl.zeros([BLOCK_M], dtype=tl.float32)
-    all_total = tl.zeros([BLOCK_M, HEAD_DIM], dtype=tl.float32)
+    all_top, all_mass, all_total = _no_keys(BLOCK_M, HEAD_DIM)
     for start in range(0, end, SPLIT):
         stop = tl.minimum(start + SPLIT, end)
         top, mass, total = _attend_split(
@@ -206,9 +225,7 @@ def attend(
             NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, BLOCK_M, BLOCK_N, PRECISION,
         )  # fmt: skip
         all_top, all_mass, all_total = _fold(all_top, all_mass, all_total, top, mass, total)
-    mean = all_total / tl.where(all_mass == 0.0, 1.0, all_mass)[:, None]
-    sink = out + target[:, None] * HEAD_DIM + columns
-    tl.store(sink, mean.to(out.dtype.element_ty), mask=is_row[:, None])
+    _write_mean(out, target, is_row, all_mass, all_total, HEAD_DIM)
 
 
 @triton.jit
@@ -246,15 +263,14 @@ def attend_splits(
     start = split * SPLIT
     if start >= end:
         return
-    columns = tl.arange(0, HEAD_DIM)[None, :]
-    source = query + place[:, None] * query_stride + head[:, None] * HEAD_DIM + columns
-    query_rows = tl.load(source, mask=is_row[:, None], other=0.0)
+    query_rows = _load_rows(query, place, head, is_row, query_stride, HEAD_DIM)
     table = block_tables + seq * table_stride
     stop = tl.minimum(start + SPLIT, end)
     top, mass, total = _attend_split(
         query_rows, positions, keys, values, table, tl.program_id(1), start, stop, scale,
         NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, BLOCK_M, BLOCK_N, PRECISION,
     )  # fmt: skip
+    columns = tl.arange(0, HEAD_DIM)[None, :]
     target = target * num_splits + split
     tl.store(partial_top + target, top, mask=is_row)
     tl.store(partial_mass + target, mass, mask=is_row)
@@ -284,9 +300,7 @@ def merge_splits(
         query_start_loc, seq_lens, num_seqs, GROUP, NUM_KV_HEADS, BLOCK_M, BLOCK_Q, ONE_QUERY
     )
     columns = tl.arange(0, HEAD_DIM)[None, :]
-    all_top = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
-    all_mass = tl.zeros([BLOCK_M], dtype=tl.float32)
-    all_total = tl.zeros([BLOCK_M, HEAD_DIM], dtype=tl.float32)
+    all_top, all_mass, all_total = _no_keys(BLOCK_M, HEAD_DIM)
     for split in range(tl.cdiv(end, SPLIT)):
         source = target * num_splits + split
         top = tl.load(partial_top + source, mask=is_row, other=float("-inf"))
@@ -294,6 +308,4 @@ def merge_splits(
         rows = partial_total + source[:, None] * HEAD_DIM + columns
         total = tl.load(rows, mask=is_row[:, None], other=0.0)
         all_top, all_mass, all_total = _fold(all_top, all_mass, all_total, top, mass, total)
-    mean = all_total / tl.where(all_mass == 0.0, 1.0, all_mass)[:, None]
-    sink = out + target[:, None] * HEAD_DIM + columns
-    tl.store(sink, mean.to(out.dtype.element_ty), mask=is_row[:, None])
+    _write_mean(out, target, is_row, all_mass, all_total, HEAD_DIM)
