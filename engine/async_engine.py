@@ -15,7 +15,7 @@ from contextlib import aclosing
 from typing import Any
 
 from .build import build_core
-from .config import EngineConfig
+from .config import EngineConfig, as_config
 from .core import EngineCore
 from .errors import EngineDeadError, StrettoError, describe_error
 from .input_processor import ProcessedRequest
@@ -39,7 +39,7 @@ class AsyncSpeechEngine:
 
     Args:
         model: `default`, a folder, or a hub id. Ignored when `config` is given.
-        config: all settings at once.
+        config: all settings at once; then there may be no further fields.
         build: makes the core from the settings; runs in a worker thread.
         fields: further fields of `EngineConfig`.
     """
@@ -52,7 +52,7 @@ class AsyncSpeechEngine:
         build: Callable[[EngineConfig], EngineCore] = build_core,
         **fields: Any,
     ) -> None:
-        self.config = config or EngineConfig(model=model, **fields)
+        self.config = as_config(model, config, fields)
         self._build = build
         self._core: EngineCore | None = None
         self._loop: StepLoop | None = None

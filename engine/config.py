@@ -6,8 +6,9 @@ Components get their own small configs from here; none of them sees this one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..scheduler.interfaces import ChunkSchedule
 
@@ -83,3 +84,17 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, got {value!r}")
+
+
+def as_config(model: str, config: EngineConfig | None, fields: Mapping[str, Any]) -> EngineConfig:
+    """The settings that an engine was given: all at once, or a model and further fields.
+
+    Raises:
+        TypeError: both, or a field that there is none of.
+        ValueError: a number is below what makes sense.
+    """
+    if config is None:
+        return EngineConfig(model=model, **fields)
+    if fields:
+        raise TypeError(f"config holds all settings; {', '.join(fields)} would be ignored")
+    return config

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .build import build_core
-from .config import EngineConfig
+from .config import EngineConfig, as_config
 from .core import EngineCore
 from .interface import EngineStats, ModelInfo, VoiceInfo
 from .output import AudioChunk, SpeechResult
@@ -26,7 +26,7 @@ class SpeechEngine:
 
     Args:
         model: `default`, a folder in a known layout, or a hub id. Ignored when `config` is given.
-        config: all settings at once.
+        config: all settings at once; then there may be no further fields.
         build: makes the core from the settings.
         fields: further fields of `EngineConfig`.
 
@@ -43,7 +43,7 @@ class SpeechEngine:
         build: Callable[[EngineConfig], EngineCore] = build_core,
         **fields: Any,
     ) -> None:
-        self.config = config or EngineConfig(model=model, **fields)
+        self.config = as_config(model, config, fields)
         self._core = build(self.config)
         self._loop = StepLoop(self._core)
 

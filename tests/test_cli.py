@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,15 @@ def test_say_reads_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_voices_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["voices", "--model", str(TINY)]) == 0
+    assert "(default)" in capsys.readouterr().out
+
+
+def test_voices_are_listed_without_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "ckpt"
+    shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    assert main(["voices", "--model", str(folder)]) == 0
     assert "(default)" in capsys.readouterr().out
 
 

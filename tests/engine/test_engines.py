@@ -288,3 +288,11 @@ async def test_close_ends_streams_and_refuses_new_ones() -> None:
     await engine.close()
     assert (await collect(stream))[-1].finish_reason == "abort"
     assert not engine.is_ready
+
+
+@pytest.mark.parametrize("engine", [SpeechEngine, AsyncSpeechEngine])
+def test_settings_beside_a_config_are_not_ignored(
+    engine: type[SpeechEngine | AsyncSpeechEngine],
+) -> None:
+    with pytest.raises(TypeError, match="seed"):
+        engine(config=EngineConfig(), build=build_fake_core, seed=3)
