@@ -78,6 +78,15 @@ def test_audio_is_clean(voice: str, audio: dict[str, list[Samples]]) -> None:
         assert len(samples) > 24_000
 
 
+def test_ends_are_constant_and_voices_equally_loud(audio: dict[str, list[Samples]]) -> None:
+    for samples in audio["slt"] + audio["rms"]:
+        loud = np.flatnonzero(np.abs(samples) > 0.003)
+        assert loud[0] == round(0.06 * 24_000)
+        assert len(samples) - 1 - loud[-1] == round(0.12 * 24_000)
+    powers = [np.mean(np.concatenate(audio[voice]) ** 2) for voice in VOICES]
+    assert abs(10 * np.log10(powers[0] / powers[1])) < 1.5
+
+
 def test_the_look_ahead_is_at_most_twelve_frames() -> None:
     from stretto.model_executor.models.checkpoint import load_checkpoint
     from stretto.model_executor.vocoders.frame_vocoder import load_vocoder
