@@ -23,16 +23,14 @@ from .services import SERVICES, Services
 from .write_guard import cut_after
 
 _FLUSH_S = 5.0  # how long the error event may take to leave before the connection is broken
+_SMALL_BODY = 64 << 10  # bytes that are parsed at once, on the event loop
 _LONGEST_S = 1e9  # what a deadline may be
 
 
 async def speech(request: web.Request) -> web.StreamResponse:
     """Handle the call. HTTP/1.0 clients know no chunks and get the finished file."""
     services = request.app[SERVICES]
-    body = decode(await request.read(), SpeechBody)
-    if body.deadline_s is None:
-        body = msgspec.structs.replace(body, deadline_s=_read_timeout_s(request))
-    job = services.catalog.job(body)
+    job = await _read_job(request, services)
     answer = services.speak(job)
     if job.stream and request.version > HttpVersion10:
         return await _stream(request, services, job, answer)
@@ -40,6 +38,20 @@ async def speech(request: web.Request) -> web.StreamResponse:
         events = [event async for event in _events(answer)]
         return _finished(b"".join(events), "text/event-stream")
     return _finished(await answer.whole(), job.output.content_type)
+
+
+async def _read_job(request: web.Request, services: Services) -> SpeechJob:
+    """What the body asks for; a large one, with a recording in it, is read in a thread."""
+    data = await request.read()
+    read_timeout_s = _read_timeout_s(request)
+
+    def parse() -> SpeechJob:
+        body = decode(data, SpeechBody)
+        if body.deadline_s is None:
+            body = msgspec.structs.replace(body, deadline_s=read_timeout_s)
+        return services.catalog.job(body)
+
+    return parse() if len(data) <= _SMALL_BODY else await asyncio.to_thread(parse)
 
 
 def _read_timeout_s(request: web.Request) -> float | None:
