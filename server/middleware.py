@@ -117,11 +117,13 @@ async def answer_preflight(request: web.Request, handler: Handler) -> web.Stream
     origin = request.app[SERVICES].config.cors_origin
     if origin is None or request.method != "OPTIONS":
         return await handler(request)
+    # OpenAI's client for browsers sends a dozen headers of its own, so any may be sent.
+    asked = request.headers.get("Access-Control-Request-Headers", "Authorization, Content-Type")
     return web.Response(
         status=204,
         headers={
             "Access-Control-Allow-Methods": "GET, POST, DELETE",
-            "Access-Control-Allow-Headers": "Authorization, Content-Type",
+            "Access-Control-Allow-Headers": asked,
             "Access-Control-Max-Age": "600",
         },
     )
@@ -135,7 +137,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     origin = request.app[SERVICES].config.cors_origin
     if origin is not None:
         response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Expose-Headers"] = "x-request-id"
+        response.headers["Access-Control-Expose-Headers"] = "x-request-id, Retry-After"
 
 
 def _say_in_json(answer: web.HTTPException) -> None:

@@ -235,8 +235,11 @@ async def test_cors_is_off_unless_asked(tmp_path: Path) -> None:
         response = await server.session.get(f"{server.url}/health")
         assert "Access-Control-Allow-Origin" not in response.headers
     async with serving(tmp_path, cors_origin="https://example.org", api_key="k") as server:
-        response = await server.session.options(f"{server.url}/v1/audio/speech")
+        asked = {"Access-Control-Request-Headers": "authorization, x-stainless-lang"}
+        response = await server.session.options(f"{server.url}/v1/audio/speech", headers=asked)
         assert response.status == 204
+        allowed = response.headers["Access-Control-Allow-Headers"]
+        assert allowed == "authorization, x-stainless-lang"
         assert response.headers["Access-Control-Allow-Origin"] == "https://example.org"
 
 
