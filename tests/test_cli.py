@@ -134,7 +134,9 @@ def test_voices_are_listed_without_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "ckpt"
-    shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(TINY, folder)
+    for weights in folder.rglob("*.safetensors"):
+        weights.write_bytes(b"unreadable")
     assert main(["voices", "--model", str(folder)]) == 0
     assert "(default)" in capsys.readouterr().out
 
