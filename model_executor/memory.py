@@ -1,8 +1,12 @@
-"""Sizes of memory: what users write, what the machine has, what the KV cache may take."""
+"""Memory: sizes as users write them, what the KV cache may take, and tensors on large pages."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import mmap
 import re
+from collections.abc import Sequence
 
 import psutil
 import torch
@@ -12,6 +16,9 @@ from .interfaces import SpeechModelSpec
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _CPU_SHARE, _CUDA_SHARE = 0.25, 0.8  # of the free memory, for an automatic KV cache
+
+# Private memory, because shared memory gets no large pages; other systems have no such flags.
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 def parse_size(text: str) -> int:
@@ -62,3 +69,14 @@ def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE)
     return int(psutil.virtual_memory().available * _CPU_SHARE)
+
+
+def large_pages(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """An empty tensor in main memory for which the system is asked for large pages, where it knows
+    the word: with small ones every few lines that are read cost a walk of page tables."""
+    count = math.prod(shape)
+    memory = mmap.mmap(-1, max(count * dtype.itemsize, 1), **_PRIVATE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype, count=count).view(*shape)

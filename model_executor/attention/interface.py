@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 
@@ -34,11 +36,27 @@ class AttentionMetadata:
     max_seq_len: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CpuCaches:
+    """Where a CPU backend's KV cache lies, for a kernel that runs whole layers.
+
+    Attributes:
+        addresses: int64 [layers], one layer each; its order is that of `cpu_kernel`.
+        block_size: positions in a block.
+        lanes: positions for which a block has room.
+    """
+
+    addresses: npt.NDArray[np.int64]
+    block_size: int
+    lanes: int
+
+
 class AttentionBackend(Protocol):
     """Paged attention of one model. Holds the KV cache of all layers.
 
     A backend may say `takes_padding = True`: it never waits for the device, and rows with slots
-    below 0 and sequences of length 0 do no harm, so that its steps can be captured in a graph.
+    below 0 and sequences of length 0 do no harm, so that its steps can be captured in a graph. It
+    may have `cpu_caches` (`CpuCaches`): whole layers may then be run without it, on its cache.
     """
 
     def forward(

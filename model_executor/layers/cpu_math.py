@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+_MARKERS = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0)}
 _INT32, _FLOAT = cgutils.ir.IntType(32), cgutils.ir.FloatType()
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -50,6 +52,15 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             return njit(**settings)(function)
 
     return decorate
+
+
+def marker(dtype: torch.dtype) -> Any:
+    """The scalar whose type tells a kernel the element type.
+
+    Raises:
+        KeyError: neither float32 nor bfloat16.
+    """
+    return _MARKERS[dtype]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -92,8 +103,18 @@ def narrow(_context: Any, value: Any, marker: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def element_bytes(_context: Any, marker: Any) -> Any:
+    """Bytes of an element of the marker's type."""
+
+    def codegen(_c: Any, _b: Any, _s: Any, _a: Any) -> Any:
+        return cgutils.ir.Constant(cgutils.ir.IntType(64), marker.bitwidth // 8)
+
+    return types.int64(marker), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def prefetch(_context: Any, base: Any, index: Any) -> Any:
-    """Bring the cache line of an element closer, without waiting."""
+    """Bring the cache line of an element to the second-level cache, without waiting."""
 
     def codegen(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
         address = builder.gep(args[0], [args[1]])
@@ -102,7 +123,7 @@ def prefetch(_context: Any, base: Any, index: Any) -> Any:
         name = "llvm.prefetch.p0"
         function = cgutils.get_or_insert_function(builder.module, signature, name)
         address = builder.bitcast(address, pointer_type)
-        builder.call(function, [address, _INT32(0), _INT32(3), _INT32(1)])
+        builder.call(function, [address, _INT32(0), _INT32(2), _INT32(1)])
         return cgutils.ir.Constant(_INT32, 0)
 
     return types.int32(base, index), codegen

@@ -1,12 +1,14 @@
 """`Linear`: a bias-free product whose result for a row does not depend on the other rows.
 
-Batch invariance (docs/adr/0004) rests on this module. On CPU the weight is packed once for oneDNN,
-whose kernels sum a row in the same order for every number of rows from two on; a lone row is
-computed as two. It does not quantize and does not train.
+Batch invariance (docs/adr/0004) rests on this module and on `cpu_panels`. On CPU the weight is
+packed once for oneDNN, whose float32 kernels sum a row in the same order for every number of rows
+from two on; a lone row is computed as two. `PanelLinear` holds weights for `cpu_stack`. Neither
+quantizes nor trains.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -48,6 +50,42 @@ class Linear:
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
         product = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")
         return cast(torch.Tensor, product)
+
+
+class PanelLinear:
+    """A layer's weight packed for `cpu_stack`, which multiplies it inside its kernel.
+
+    Args:
+        weight: [out_features, in_features] on the CPU, float32 or bfloat16; copied.
+        gated: the first half of the outputs are gates and the second what they let through.
+
+    Attributes:
+        panels: see `cpu_panels.pack_panels`.
+    """
+
+    def __init__(self, weight: torch.Tensor, *, gated: bool = False) -> None:
+        from . import cpu_panels
+
+        self._gated = gated
+        self.panels = cpu_panels.pack_panels(
+            cpu_panels.interleave(weight) if gated else weight.contiguous()
+        )
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Linear`. Slow, since it unpacks the weight: for backends that show what is right."""
+        from . import cpu_panels
+
+        weight = cpu_panels.unpack_panels(self.panels)
+        return F.linear(x, cpu_panels.separate(weight) if self._gated else weight)
+
+
+def fills_panels(sizes: Iterable[int], dtype: torch.dtype, device: torch.device) -> bool:
+    """True when layers of these widths can be held in `PanelLinear`s and run by `cpu_stack`."""
+    if device.type != "cpu" or dtype not in _PACKED_DTYPES:
+        return False
+    from .cpu_panels import PANEL
+
+    return all(size % PANEL == 0 for size in sizes)
 
 
 def _can_pack(weight: torch.Tensor) -> bool:

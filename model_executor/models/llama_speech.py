@@ -8,16 +8,18 @@ where positions live is the attention backend's business.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 
-from ..attention.interface import AttentionBackend, AttentionMetadata
+from ..attention.interface import AttentionBackend, AttentionMetadata, CpuCaches
 from ..interfaces import SpeechModelSpec
-from ..layers.functional import rms_norm, rotary_table
-from ..layers.linear import Linear
-from ..layers.ops import layer_ops
+from ..layers.functional import rms_norm, rotary_table, rotate, silu_and_mul
+from ..layers.linear import Linear, PanelLinear, fills_panels
+
+if TYPE_CHECKING:
+    from ..layers.cpu_stack import CpuStack
 
 
 class TensorSource(Protocol):
@@ -39,16 +41,23 @@ class LlamaConfig:
     rope_theta: float = 10000.0
 
 
+class Product(Protocol):
+    """A weight that is ready to be multiplied."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, in] to [N, out], both in the weight's type."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LlamaLayer:
     """Weights of one layer. Norms are [hidden] float32; products that share an input are fused."""
 
     input_norm: torch.Tensor
-    qkv: Linear  # hidden -> (num_heads + 2 * num_kv_heads) * head_dim
-    attention_out: Linear  # num_heads * head_dim -> hidden
+    qkv: Product  # hidden -> (num_heads + 2 * num_kv_heads) * head_dim
+    attention_out: Product  # num_heads * head_dim -> hidden
     post_norm: torch.Tensor
-    gate_up: Linear  # hidden -> 2 * intermediate
-    down: Linear  # intermediate -> hidden
+    gate_up: Product  # hidden -> 2 * intermediate
+    down: Product  # intermediate -> hidden
 
 
 class LlamaSpeech:
@@ -76,26 +85,35 @@ class LlamaSpeech:
     ) -> None:
         self.spec, self.config = spec, config
         self.dtype, self.device = dtype, device
-        self.ops = layer_ops(dtype, device)
+        self._in_panels = fills_panels(self._layer_sizes(), dtype, device)
         self.layers = [self._load_layer(gpt, index) for index in range(spec.num_layers)]
+        self._stack = self._create_stack() if self._in_panels else None
         self.norm = gpt.get("norm.weight", (spec.hidden_size,)).to(device)
         self.rotary = rotary_table(spec.max_model_len, spec.head_dim, config.rope_theta).to(device)
         self._load_embeddings(embed)
+
+    def _layer_sizes(self) -> tuple[int, ...]:
+        """Every width that a layer's products read or write."""
+        spec = self.spec
+        cached = spec.num_kv_heads * spec.head_dim
+        query = spec.num_heads * spec.head_dim
+        return spec.hidden_size, query, query + 2 * cached, self.config.intermediate_size
 
     def _load_layer(self, source: TensorSource, index: int) -> LlamaLayer:
         spec, inner = self.spec, self.config.intermediate_size
         hidden, prefix = spec.hidden_size, f"layers.{index}"
         query, cached = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
 
-        def linear(outputs: dict[str, int], inputs: int) -> Linear:
+        def linear(outputs: dict[str, int], inputs: int, *, gated: bool = False) -> Product:
             parts = [
                 source.get(f"{prefix}.{name}.weight", (size, inputs)).to(self.dtype)
                 for name, size in outputs.items()
             ]
-            return Linear((parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.device))
+            weight = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.device)
+            return PanelLinear(weight, gated=gated) if self._in_panels else Linear(weight)
 
         def norm(name: str) -> torch.Tensor:
-            return source.get(f"{prefix}.{name}.weight", (hidden,)).to(self.device)
+            return source.get(f"{prefix}.{name}.weight", (hidden,)).to(self.device).contiguous()
 
         projections = {"q_proj": query, "k_proj": cached, "v_proj": cached}
         return LlamaLayer(
@@ -103,9 +121,34 @@ class LlamaSpeech:
             qkv=linear({f"self_attn.{name}": size for name, size in projections.items()}, hidden),
             attention_out=linear({"self_attn.o_proj": hidden}, query),
             post_norm=norm("post_attention_layernorm"),
-            gate_up=linear({"mlp.gate_proj": inner, "mlp.up_proj": inner}, hidden),
+            gate_up=linear({"mlp.gate_proj": inner, "mlp.up_proj": inner}, hidden, gated=True),
             down=linear({"mlp.down_proj": hidden}, inner),
         )
+
+    def _create_stack(self) -> CpuStack:
+        """All layers as one kernel, on the weights that the layers hold."""
+        from ..layers.cpu_stack import CpuStack, StackShape
+
+        spec = self.spec
+        shape = StackShape(
+            hidden_size=spec.hidden_size,
+            intermediate_size=self.config.intermediate_size,
+            num_heads=spec.num_heads,
+            num_kv_heads=spec.num_kv_heads,
+            head_dim=spec.head_dim,
+            eps=self.config.rms_norm_eps,
+        )
+        weights = [
+            (
+                *(layer.input_norm, layer.post_norm),
+                *(
+                    cast(PanelLinear, product).panels
+                    for product in (layer.qkv, layer.attention_out, layer.gate_up, layer.down)
+                ),
+            )
+            for layer in self.layers
+        ]
+        return CpuStack(shape, weights, self.dtype)
 
     def _load_embeddings(self, source: TensorSource) -> None:
         spec, hidden = self.spec, self.spec.hidden_size
@@ -149,19 +192,30 @@ class LlamaSpeech:
         Returns:
             [N, hidden] float32, before the final norm.
         """
-        residual, eps, ops = embeddings, self.config.rms_norm_eps, self.ops
         cos_sin = self.rotary[positions]
-        update: torch.Tensor | None = None
-        for index, layer in enumerate(self.layers):
-            if update is None:
-                normed = ops.rms_norm(residual, layer.input_norm, eps)
-            else:
-                normed = ops.add_rms_norm(residual, update, layer.input_norm, eps)
-            attended = self._attend(index, layer.qkv(normed), cos_sin, metadata, attention)
-            update = layer.attention_out(attended)
-            normed = ops.add_rms_norm(residual, update, layer.post_norm, eps)
-            update = layer.down(ops.silu_and_mul(layer.gate_up(normed)))
-        return residual if update is None else residual.add_(update)
+        caches: CpuCaches | None = getattr(attention, "cpu_caches", None)
+        if self._stack is not None and caches is not None:
+            self._stack.run(embeddings, cos_sin, metadata, caches)
+            return embeddings
+        for index in range(len(self.layers)):
+            self._run_layer(index, embeddings, cos_sin, metadata, attention)
+        return embeddings
+
+    def _run_layer(
+        self,
+        index: int,
+        residual: torch.Tensor,
+        cos_sin: torch.Tensor,
+        metadata: AttentionMetadata,
+        attention: AttentionBackend,
+    ) -> None:
+        """One layer in plain torch, on any device: adds to the residual stream."""
+        layer, eps = self.layers[index], self.config.rms_norm_eps
+        normed = rms_norm(residual, layer.input_norm, eps).to(self.dtype)
+        attended = self._attend(index, layer.qkv(normed), cos_sin, metadata, attention)
+        residual += layer.attention_out(attended)
+        normed = rms_norm(residual, layer.post_norm, eps).to(self.dtype)
+        residual += layer.down(silu_and_mul(layer.gate_up(normed)))
 
     def _attend(
         self,
@@ -175,7 +229,7 @@ class LlamaSpeech:
         spec = self.spec
         cached = spec.num_heads + spec.num_kv_heads
         heads = qkv.view(len(qkv), -1, spec.head_dim)
-        self.ops.rotate(heads, cached, cos_sin)
+        heads[:, :cached] = rotate(heads[:, :cached], cos_sin)
         query, key = heads[:, : spec.num_heads], heads[:, spec.num_heads : cached]
         value = heads[:, cached:]
         return attention.forward(index, query, key, value, metadata).flatten(1)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..layers.cpu_kernels import marker
+from ..layers.cpu_math import marker
 from . import cpu_kernels
 from .chain import Chain, Row, Stage, Step, StreamState, Then
 from .istft import InverseSTFT

@@ -1,0 +1,328 @@
+"""All layers of a Llama in one compiled kernel, run by a team of threads.
+
+The arithmetic is that of `functional`, `Linear` and `attention.reference`. What differs is how it
+is handed out: every phase of a layer (norm, projections, attention, ...) is cut into units of work
+that the threads take one by one, and between phases they meet. The residual stream is float32; what
+enters a product is in the weights' type. A row's result does not depend on the other rows, on the
+number of threads, or on who took which unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+
+from ..attention.cpu_kernel import attend_item
+from ..attention.interface import AttentionMetadata, CpuCaches
+from .cpu_math import FAST, compiled, element_bytes, marker, narrow, pointer
+from .cpu_panels import (
+    BLOCK_ROWS,
+    PANEL,
+    arrange_rows,
+    begin_products,
+    choose_mode,
+    end_products,
+    multiply_panel,
+)
+from .cpu_rows import gate_row, norm_row, rotate_head
+from .cpu_team import Team, meet, new_counters, reset_counters, take
+from .cpu_tiles import tile_configuration
+
+_F32 = np.float32(0)
+_STORE, _ADD, _GATE = 0, 1, 2  # what becomes of a block of a product
+_PHASES = 7  # of a layer, each with its counter
+_CHUNK_ROWS = 128  # that stay in the second-level cache while panels pass by
+_CACHE_LINE = 64
+_BLOCK_BYTES = BLOCK_ROWS * PANEL * 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackShape:
+    """Sizes of the layers.
+
+    Attributes:
+        hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim: as in a Llama.
+        eps: of the norms.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    eps: float
+
+
+class CpuStack:
+    """The layers of one model.
+
+    Args:
+        shape: sizes.
+        layers: input_norm and post_norm (float32 [hidden]) of each, then the panels of qkv,
+            attention_out, gate_up (gated) and down (see `PanelLinear`).
+        dtype: of the packed weights, float32 or bfloat16.
+    """
+
+    def __init__(
+        self, shape: StackShape, layers: Sequence[tuple[torch.Tensor, ...]], dtype: torch.dtype
+    ) -> None:
+        self._shape, self._layers, self._dtype = shape, layers, dtype
+        self._mode, self._kind = choose_mode(dtype), marker(dtype)
+        self._weights = np.array([[t.data_ptr() for t in layer] for layer in layers], np.int64)
+        self._words = new_counters(_PHASES * len(layers))
+        self._configuration = tile_configuration()
+        widest = max(shape.hidden_size, shape.intermediate_size, shape.num_heads * shape.head_dim)
+        self._room_bytes = _BLOCK_BYTES + _CHUNK_ROWS * widest * dtype.itemsize
+        self._team, self._rooms = Team(1), torch.empty(self._room_bytes, dtype=torch.int8)
+        self._buffers: tuple[torch.Tensor, ...] = ()
+
+    def run(
+        self,
+        residual: torch.Tensor,
+        cos_sin: torch.Tensor,
+        metadata: AttentionMetadata,
+        caches: CpuCaches,
+    ) -> None:
+        """Run all layers over packed positions, in place.
+
+        Args:
+            residual: [N, hidden] float32, contiguous.
+            cos_sin: [N, head_dim] float32, rows of `functional.rotary_table`.
+            metadata: where the positions belong.
+            caches: of the attention backend.
+        """
+        shape = self._shape
+        num_rows, workers = len(residual), torch.get_num_threads()
+        if self._team.size != workers:
+            self._team = Team(workers)
+            self._rooms = torch.empty(workers * self._room_bytes, dtype=torch.int8)
+        reset_counters(self._words)
+        self._team.run(
+            _run_layers,
+            workers,
+            self._words,
+            (self._weights, caches.addresses),
+            (
+                residual.data_ptr(),
+                cos_sin.data_ptr(),
+                *(buffer.data_ptr() for buffer in self._reserve(num_rows)),
+                self._rooms.data_ptr(),
+            ),
+            (
+                metadata.query_start_loc.data_ptr(),
+                metadata.seq_lens.data_ptr(),
+                metadata.block_tables.data_ptr(),
+            ),
+            (
+                *(num_rows, len(metadata.seq_lens), metadata.block_tables.stride(0)),
+                self._room_bytes,
+            ),
+            (
+                *(shape.hidden_size, shape.intermediate_size, shape.num_heads),
+                *(shape.num_kv_heads, shape.head_dim, caches.block_size, caches.lanes),
+            ),
+            np.float32(shape.eps),
+            self._configuration.ctypes.data,
+            self._kind,
+            self._mode,
+        )
+
+    def _reserve(self, num_rows: int) -> tuple[torch.Tensor, ...]:
+        """Room for normed, qkv, attended and inner rows, up to whole blocks of rows. Zeros, because
+        rows that are nobody's are multiplied too, and odd numbers are slow."""
+        if not self._buffers or len(self._buffers[0]) < num_rows:
+            shape = self._shape
+            rows = -(-num_rows // BLOCK_ROWS) * BLOCK_ROWS
+            query = shape.num_heads * shape.head_dim
+            qkv = query + 2 * shape.num_kv_heads * shape.head_dim
+            widths = (shape.hidden_size, qkv, query, shape.intermediate_size)
+            self._buffers = tuple(torch.zeros(rows, w, dtype=self._dtype) for w in widths)
+        return self._buffers
+
+
+@njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+def _finish_block(
+    purpose: Any, block: Any, count: Any, out: Any, row: Any, width: Any, panel: Any, kind: Any
+) -> Any:
+    """Rows [count, PANEL] of a product to where they belong: stored, added to the residual stream,
+    or as 16 gates and 16 values."""
+    sums = pointer(block, _F32)
+    if purpose == _GATE:
+        inner = pointer(out, kind)
+        for i in range(count):
+            base = (row + i) * width + panel * (PANEL // 2)
+            gate_row(sums, i * PANEL, inner, base, PANEL // 2, kind)
+    elif purpose == _ADD:
+        residual = pointer(out, _F32)
+        for i in range(count):
+            base = (row + i) * width + panel * PANEL
+            for j in range(PANEL):
+                residual[base + j] += sums[i * PANEL + j]
+    else:
+        stored = pointer(out, kind)
+        for i in range(count):
+            base = (row + i) * width + panel * PANEL
+            for j in range(PANEL):
+                stored[base + j] = narrow(sums[i * PANEL + j], kind)
+
+
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def _multiply(
+    purpose: Any,
+    queue: Any,
+    rows: Any,
+    sizes: Any,
+    weight: Any,
+    out: Any,
+    width: Any,
+    room: Any,
+    kind: Any,
+    mode: Any,
+) -> Any:
+    """A product by units of one panel and one chunk of rows, as they are taken from the `queue`
+    (words, counter).
+
+    `sizes` is (rows, input features, panels); `width` counts the elements of a row of `out`; `room`
+    is the worker's own.
+    """
+    words, counter = queue
+    num_rows, inputs, num_panels = sizes
+    block, arranged = room
+    stride = inputs * element_bytes(kind)
+    num_units = num_panels * ((num_rows + _CHUNK_ROWS - 1) // _CHUNK_ROWS)
+    chunk, unit = -1, take(words, counter)
+    source, first, count = rows, 0, 0
+    while unit < num_units:
+        if unit // num_panels != chunk:
+            chunk = unit // num_panels
+            first = chunk * _CHUNK_ROWS
+            count = min(_CHUNK_ROWS, num_rows - first)
+            source = arrange_rows(mode, rows + first * stride, count, inputs, arranged)
+        panel, unit = unit % num_panels, take(words, counter)
+        at = weight + panel * PANEL * stride
+        following = weight + unit % num_panels * PANEL * stride
+        lines = PANEL // ((count + BLOCK_ROWS - 1) // BLOCK_ROWS)
+        for row in range(0, count, BLOCK_ROWS):
+            taken = min(BLOCK_ROWS, count - row)
+            multiply_panel(mode, source + row * stride, taken, at, inputs, block, following, lines)
+            following += inputs // PANEL * lines * _CACHE_LINE
+            _finish_block(purpose, block, taken, out, first + row, width, panel, kind)
+
+
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def _norm(
+    queue: Any, residual: Any, weight: Any, out: Any, num_rows: Any, size: Any, eps: Any, kind: Any
+) -> Any:
+    words, counter = queue
+    xs, ws, ys = pointer(residual, _F32), pointer(weight, _F32), pointer(out, kind)
+    row = take(words, counter)
+    while row < num_rows:
+        norm_row(xs, ws, ys, row * size, size, eps, kind)
+        row = take(words, counter)
+
+
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def _attend(
+    queue: Any,
+    workers: Any,
+    tensors: Any,
+    angles: Any,
+    indices: Any,
+    counts: Any,
+    sizes: Any,
+    kind: Any,
+) -> Any:
+    """Rotate, store and attend, by units of one sequence and one range of its KV heads."""
+    words, counter = queue
+    _, num_sequences, max_blocks, _ = counts
+    _, _, num_heads, num_kv_heads, head_dim, block_size, lanes = sizes
+    group = num_heads // num_kv_heads
+    ranges = min(workers, num_kv_heads)
+    width = (num_heads + 2 * num_kv_heads) * head_dim
+    starts = pointer(indices[0], np.int32(0))
+    heads, table = pointer(tensors[0], kind), pointer(angles, _F32)
+    unit = take(words, counter)
+    while unit < num_sequences * ranges:
+        sequence, part = unit // ranges, unit % ranges
+        first, last = part * num_kv_heads // ranges, (part + 1) * num_kv_heads // ranges
+        for row in range(np.int64(starts[sequence]), np.int64(starts[sequence + 1])):
+            for head in range(first * group, last * group):
+                rotate_head(
+                    heads, row * width + head * head_dim, table, row * head_dim, head_dim, kind
+                )
+            for head in range(num_heads + first, num_heads + last):
+                rotate_head(
+                    heads, row * width + head * head_dim, table, row * head_dim, head_dim, kind
+                )
+        attend_item(
+            tensors,
+            indices,
+            unit,
+            ranges,
+            (width, width),
+            (block_size, lanes, num_kv_heads, head_dim),
+            (group, max_blocks),
+            kind,
+        )
+        unit = take(words, counter)
+
+
+@compiled()
+def _run_layers(
+    worker: Any,
+    workers: Any,
+    words: Any,
+    weights: Any,
+    tensors: Any,
+    indices: Any,
+    counts: Any,
+    sizes: Any,
+    eps: Any,
+    configuration: Any,
+    kind: Any,
+    mode: Any,
+) -> Any:
+    """What one worker does in a step. Addresses are those of `CpuStack.run`."""
+    shared = pointer(words.ctypes.data, np.int64(0))
+    table, caches = weights
+    residual, angles, normed, qkv, attended, inner, rooms = tensors
+    num_rows, _, _, room_bytes = counts
+    hidden, intermediate, num_heads, num_kv_heads, head_dim, _, _ = sizes
+    query = num_heads * head_dim
+    width = query + 2 * num_kv_heads * head_dim
+    element = element_bytes(kind)
+    room = (rooms + worker * room_bytes, rooms + worker * room_bytes + _BLOCK_BYTES)
+    begin_products(mode, configuration)
+    for layer in range(len(table)):
+        at = layer * _PHASES
+        norms, w = (table[layer, 0], table[layer, 1]), table[layer]
+        _norm((shared, at), residual, norms[0], normed, num_rows, hidden, eps, kind)
+        meet(shared, workers)
+        panels = (num_rows, hidden, width // PANEL)
+        _multiply(_STORE, (shared, at + 1), normed, panels, w[2], qkv, width, room, kind, mode)
+        meet(shared, workers)
+        keys, values = qkv + query * element, qkv + (width - num_kv_heads * head_dim) * element
+        addresses = (qkv, keys, values, attended, caches[layer])
+        _attend((shared, at + 2), workers, addresses, angles, indices, counts, sizes, kind)
+        meet(shared, workers)
+        panels = (num_rows, query, hidden // PANEL)
+        _multiply(
+            _ADD, (shared, at + 3), attended, panels, w[3], residual, hidden, room, kind, mode
+        )
+        meet(shared, workers)
+        _norm((shared, at + 4), residual, norms[1], normed, num_rows, hidden, eps, kind)
+        meet(shared, workers)
+        panels = (num_rows, hidden, 2 * intermediate // PANEL)
+        _multiply(
+            _GATE, (shared, at + 5), normed, panels, w[4], inner, intermediate, room, kind, mode
+        )
+        meet(shared, workers)
+        panels = (num_rows, intermediate, hidden // PANEL)
+        _multiply(_ADD, (shared, at + 6), inner, panels, w[5], residual, hidden, room, kind, mode)
+        meet(shared, workers)
+    end_products(mode)
