@@ -40,6 +40,7 @@ class Speech {
     this.samples = 0;
     this.peaks = []; // loudest sample of each 10 ms, so that drawing costs the same at any length
     this.inPeak = PEAK; // samples already in the last of them
+    this.loudest = 0.2; // what fills the waveform's height; quieter speech stays small
     this.playhead = 0; // context time at which everything scheduled so far has been played
     this.underruns = 0;
     this.odd = null; // half a sample, when a network chunk ends in the middle of one
@@ -80,6 +81,7 @@ class Speech {
       }
       const last = this.peaks.length - 1;
       this.peaks[last] = Math.max(this.peaks[last], Math.abs(sample));
+      this.loudest = Math.max(this.loudest, this.peaks[last]);
       this.inPeak++;
     }
   }
@@ -98,7 +100,8 @@ class Speech {
     source.connect(context.destination);
     const now = context.currentTime;
     if (this.playhead && this.playhead < now) this.underruns++;
-    if (this.playhead < now) this.playhead = now + 0.02;
+    // At once at first; after a gap a little later, and later still after the next, so that they end.
+    if (this.playhead < now) this.playhead = now + Math.min(0.5, 0.02 * 4 ** this.underruns);
     source.start(this.playhead);
     this.playhead += buffer.duration;
     this.sources.push(source);
@@ -208,7 +211,7 @@ function draw(speech) {
   for (let x = 0; x < columns; x++) {
     const from = Math.floor((x * speech.peaks.length) / columns);
     const to = Math.max(from + 1, Math.floor(((x + 1) * speech.peaks.length) / columns));
-    const bar = Math.max(2, Math.max(...speech.peaks.slice(from, to)) * height);
+    const bar = Math.max(2, (Math.max(...speech.peaks.slice(from, to)) / speech.loudest) * height * 0.9);
     paint.globalAlpha = x / columns < heard ? 1 : 0.35;
     paint.fillRect((x * width) / columns, (height - bar) / 2, (width / columns) * 0.7, bar);
   }
