@@ -34,9 +34,25 @@ def decode_buckets(max_num_seqs: int) -> tuple[int, ...]:
     return tuple(sorted(size for size in sizes if size <= max_num_seqs))
 
 
-def new_pool(device: torch.device) -> Any:
-    """Memory that graphs can share as long as no two of them run at once; None without CUDA."""
-    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+@dataclass(frozen=True, slots=True, eq=False)
+class CapturePool:
+    """What graphs share of which no two run at once: memory, and the stream they are captured on.
+
+    Libraries keep a workspace for every stream, and a graph holds that of its capture. So graphs
+    that may run at the same time need pools of their own, and one stream serves all of a pool:
+    PyTorch has 32, and captures that each took another would soon share workspaces at random.
+    """
+
+    handle: Any
+    stream: torch.cuda.Stream
+
+    @classmethod
+    def on(cls, device: torch.device) -> CapturePool | None:
+        """A new pool; None without CUDA."""
+        if device.type != "cuda":
+            return None
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return cls(torch.cuda.graph_pool_handle(), stream)
 
 
 def find_bucket(size: int, buckets: Sequence[int]) -> int | None:
@@ -147,7 +163,7 @@ class StepGraphs:
         device: where it runs.
         anchors: tensors whose addresses the graphs hold besides their inputs. When one of them is
             replaced, all graphs are forgotten and captured anew.
-        pool: see `new_pool`; by default one of its own.
+        pool: shared with other graphs; by default one of its own.
     """
 
     def __init__(
@@ -157,13 +173,13 @@ class StepGraphs:
         device: torch.device,
         anchors: Callable[[], Sequence[torch.Tensor]],
         *,
-        pool: Any = None,
+        pool: CapturePool | None = None,
     ) -> None:
         self._function, self._buckets, self._device = function, tuple(buckets), device
         self._anchors = anchors
         self._anchored: tuple[int, ...] = ()
         self._captured: dict[int, _Captured] = {}
-        self._pool = new_pool(device) if pool is None else pool
+        self._pool = CapturePool.on(device) if pool is None else pool
 
     @property
     def num_captured(self) -> int:
@@ -209,17 +225,17 @@ class StepGraphs:
     def _capture(self, blank: Mapping[str, HostArray]) -> _Captured:
         """Capture on padding alone, so that no sequence is touched."""
         inputs = StaticInputs(blank, self._device)
-        if self._device.type != "cuda":
+        if self._pool is None:
             output = self._function(inputs.tensors).clone()
             direct = _Direct(lambda: self._function(inputs.tensors), output)
             return _Captured(inputs, output, direct)
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream = self._pool.stream
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             for _ in range(_WARMUPS):
                 self._function(inputs.tensors)
         torch.cuda.current_stream(self._device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=stream):
+        with torch.cuda.graph(graph, pool=self._pool.handle, stream=stream):
             output = self._function(inputs.tensors)
         return _Captured(inputs, output, graph)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..engine.request import VocoderInput
 from ..scheduler.interfaces import VocoderBatch, VocoderJob
-from .cuda_graphs import HostArray, Padding, StepGraphs, Tensors, find_bucket, new_pool
+from .cuda_graphs import CapturePool, HostArray, Padding, StepGraphs, Tensors, find_bucket
 from .frame_store import SCRATCH_ROW, FrameStore
 from .interfaces import Prompt
 from .vocoders.frame_vocoder import MEL_PER_FRAME, FrameVocoder
@@ -111,7 +111,7 @@ class VocoderGraphs:
         self._chains = {kind: self._padded_chain(kind, num_streams) for kind in vocoder.input_kinds}
         self._graphs: dict[tuple[Mode, VocoderInput, int], StepGraphs] = {}
         self._scratch_slot = num_streams
-        self._pool = new_pool(vocoder.device)
+        self._pool = CapturePool.on(vocoder.device)
 
     @property
     def num_streams(self) -> int:
