@@ -88,7 +88,7 @@ class LlamaSpeech:
         self._in_panels = fills_panels(self._layer_sizes(), dtype, device)
         self.layers = [self._load_layer(gpt, index) for index in range(spec.num_layers)]
         self._stack = self._create_stack() if self._in_panels else None
-        self.norm = gpt.get("norm.weight", (spec.hidden_size,)).to(device)
+        self.norm = gpt.get("norm.weight", (spec.hidden_size,)).clone().to(device)
         self.rotary = rotary_table(spec.max_model_len, spec.head_dim, config.rope_theta).to(device)
         self._load_embeddings(embed)
 
@@ -113,7 +113,8 @@ class LlamaSpeech:
             return PanelLinear(weight, gated=gated) if self._in_panels else Linear(weight)
 
         def norm(name: str) -> torch.Tensor:
-            return source.get(f"{prefix}.{name}.weight", (hidden,)).to(self.device).contiguous()
+            # A copy: what the source gives may keep a whole mapped file in memory.
+            return source.get(f"{prefix}.{name}.weight", (hidden,)).clone().to(self.device)
 
         projections = {"q_proj": query, "k_proj": cached, "v_proj": cached}
         return LlamaLayer(
