@@ -24,6 +24,10 @@ else
   BUDGET=${BUDGET:-3000} slack=5 model=random-tiny dtype=float32
 fi
 
+free_port() {
+  "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
 choose() { # ON_CUDA ON_CPU
   if [ "$DEVICE" = cuda ]; then echo "$1"; else echo "$2"; fi
 }
@@ -79,7 +83,8 @@ engine+=(--max-num-seqs "$(choose 256 4)")
 
 serve() {
   # One server, three loads: twenty requests a second, ten at once, one.
-  local port=$((20000 + RANDOM % 20000)) folder server load
+  local port folder server load
+  port=$(free_port)
   folder=$("$PYTHON" -m stretto.benchmarks.engine_setup "$model")  # the last --model counts
   "$PYTHON" -m stretto serve "${engine[@]}" --model "$folder" --port "$port" \
     --max-vocoder-frames "$(choose 8192 512)" >"$OUT/server.txt" 2>&1 &

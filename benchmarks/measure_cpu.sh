@@ -14,6 +14,10 @@ mkdir -p "$OUT"
 full=(--model random --dtype bfloat16)
 section=
 
+free_port() {
+  "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
 run() { # NAME COMMAND...
   local name=$1 shown
   shift
@@ -41,7 +45,8 @@ compare() { # NAME ARGUMENTS...
 }
 
 server() {
-  local port=$((20000 + RANDOM % 20000)) pid=
+  local port pid=
+  port=$(free_port)
   local load=(--base-url "http://127.0.0.1:$port" --no-progress --texts en-short)
   echo "\$ stretto serve --model default --port $port"
   if [ -z "$DRY" ]; then
