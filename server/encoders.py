@@ -20,7 +20,16 @@ import numpy.typing as npt
 import soundfile
 
 from ..engine.output import FloatArray
-from .mp3 import DECODER_DELAY, LAME_DELAY, LameLike, bit_rate, info_frame, make_lame
+from .mp3 import (
+    DECODER_DELAY,
+    LAME_DELAY,
+    LameLike,
+    bit_rate,
+    frames_for,
+    info_frame,
+    make_lame,
+    whole_frames,
+)
 from .protocol import AudioFormat
 
 _UNKNOWN_SIZE = 0xFFFFFFFF
@@ -240,21 +249,40 @@ class AvEncoder:
 
 
 class _LameEncoder:
-    """MP3 frames from `lameenc`."""
+    """MP3 frames from `lameenc`, whole ones only and none that could hold only padding."""
 
-    def __init__(self, lame: LameLike) -> None:
+    def __init__(self, lame: LameLike, sample_rate: int) -> None:
         self._lame = lame
-        self._fed = False
+        self._rate = sample_rate
+        self._buffer = bytearray()
+        self._samples = 0
+        self._frames = 0
 
     def feed(self, audio: FloatArray) -> bytes:
-        """Encode float32 [samples]; return the bytes that are ready."""
-        self._fed = self._fed or len(audio) > 0
-        return bytes(self._lame.encode(to_int16(audio))) if len(audio) else b""
+        """Encode float32 [samples]; return the frames that are ready."""
+        if len(audio):
+            self._samples += len(audio)
+            self._buffer += self._lame.encode(to_int16(audio))
+        return self._take()
 
     def finish(self) -> bytes:
-        """Flush; a stream without samples becomes one silent frame."""
-        silence = b"" if self._fed else self.feed(np.zeros(1, np.float32))
-        return silence + bytes(self._lame.flush())
+        """Flush; a stream without samples becomes silence."""
+        silence = b"" if self._samples else self.feed(np.zeros(1, np.float32))
+        self._buffer += self._lame.flush()
+        return silence + self._take()
+
+    def _take(self) -> bytes:
+        left = frames_for(self._samples, self._rate) - self._frames
+        count, size = whole_frames(self._buffer, self._rate, at_most=left)
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        self._frames += count
+        return taken
+
+
+def _lame_frames(sample_rate: int) -> Encoder:
+    lame = make_lame(sample_rate)
+    return _LameEncoder(lame, sample_rate) if lame else AvEncoder("mp3", sample_rate)
 
 
 class Mp3Encoder:
@@ -262,8 +290,7 @@ class Mp3Encoder:
 
     def __init__(self, sample_rate: int) -> None:
         self._header = info_frame(sample_rate)
-        lame = make_lame(sample_rate)
-        self._frames: Encoder = _LameEncoder(lame) if lame else AvEncoder("mp3", sample_rate)
+        self._frames = _lame_frames(sample_rate)
 
     def feed(self, audio: FloatArray) -> bytes:
         """Encode float32 [samples]; return the bytes that are ready."""
@@ -305,11 +332,14 @@ def encode_whole(audio_format: AudioFormat, sample_rate: int, audio: FloatArray)
     """A finished file of float32 [samples], with every size and length in its header right."""
     if audio_format == "wav":
         return wav_header(sample_rate, len(audio)) + to_int16(audio)
-    if audio_format in ("flac", "mp3") and len(audio):
+    if audio_format == "mp3" and len(audio):
+        lame = _lame_frames(sample_rate)
+        frames = lame.feed(audio) + lame.finish()
+        return info_frame(sample_rate, frames, len(audio)) + frames
+    if audio_format == "flac" and len(audio):
         buffer = io.BytesIO()
-        subtype = "PCM_16" if audio_format == "flac" else "MPEG_LAYER_III"
         data = np.frombuffer(to_int16(audio), "<i2")
-        soundfile.write(buffer, data, sample_rate, format=audio_format.upper(), subtype=subtype)
+        soundfile.write(buffer, data, sample_rate, format="FLAC", subtype="PCM_16")
         return buffer.getvalue()
     encoder = make_encoder(audio_format, sample_rate)
     return encoder.feed(audio) + encoder.finish()

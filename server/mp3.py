@@ -1,12 +1,13 @@
-"""MP3 for streaming: an Info frame that tells the encoder's delay, then LAME's frames.
+"""MP3: an Info frame that tells the encoder's delay, to be followed by LAME's frames.
 
 LAME puts 576 samples before the speech and a decoder 529 more; a player that reads the Info frame
 (FFmpeg, browsers) leaves them out, so that speech begins at once and in the right place. At the end
-up to one frame of padding stays, because how much it is was not known when the Info frame was sent.
-LAME itself comes from `lameenc`, whose build takes a quarter of the time of FFmpeg's, which
-`encoders` uses where `lameenc` is not installed. Finished files are not made here.
+of a stream up to one frame of padding stays, because how much it is was not known when the Info
+frame was sent; of a finished file it is known. LAME comes from `lameenc`, whose build takes a
+quarter of the time of FFmpeg's, which `encoders` uses where `lameenc` is not installed.
 
-The Info frame is described in "MP3 Info Tag" (revision 1 of the LAME tag), its CRC is CRC-16/ARC.
+The Info frame is described in "MP3 Info Tag" (revision 1 of the LAME tag) and "Dissecting the MPEG
+Audio Frame Header" (Xing's fields); its CRC is CRC-16/ARC.
 """
 
 from __future__ import annotations
@@ -55,11 +56,39 @@ def make_lame(sample_rate: int) -> LameLike | None:
     return made
 
 
-def info_frame(sample_rate: int) -> bytes:
-    """A silent frame that declares LAME's delay and neither length nor padding.
+def frame_samples(sample_rate: int) -> int:
+    """Samples of one frame."""
+    return 1152 if sample_rate in _VERSIONS[0] else 576
+
+
+def frames_for(num_samples: int, sample_rate: int) -> int:
+    """Frames that carry so many samples to the end, delays included."""
+    return -(-(num_samples + LAME_DELAY + DECODER_DELAY) // frame_samples(sample_rate))
+
+
+def whole_frames(data: bytes | bytearray, sample_rate: int, at_most: int) -> tuple[int, int]:
+    """How many whole frames `data` begins with, up to a number, and how many bytes they take."""
+    size = _frame_bytes(sample_rate)
+    count = end = 0
+    while count < at_most and len(data) >= end + size:
+        padding = data[end + 2] >> 1 & 1  # a slot that some frames have at 22.05 and 44.1 kHz
+        if len(data) < end + size + padding:
+            break
+        count, end = count + 1, end + size + padding
+    return count, end
+
+
+def _frame_bytes(sample_rate: int) -> int:
+    return frame_samples(sample_rate) // 8 * bit_rate(sample_rate) // sample_rate
+
+
+def info_frame(sample_rate: int, frames: bytes = b"", num_samples: int | None = None) -> bytes:
+    """A silent frame that declares LAME's delay and, of a finished file, length and padding.
 
     Args:
         sample_rate: one that MP3 has.
+        frames: all of a finished file's, as many as `frames_for` says.
+        num_samples: of the speech in them; None when that is not known yet.
     """
     generation = next(n for n, rates in _VERSIONS.items() if sample_rate in rates)
     rate = bit_rate(sample_rate)
@@ -72,16 +101,28 @@ def info_frame(sample_rate: int) -> bytes:
         0xC0,  # mono
     )
     side_info = bytes(17 if generation == 0 else 9)
-    tag = b"Info" + bytes(4) + _lame_tag(rate)
-    size = (144 if generation == 0 else 72) * rate // sample_rate
+    size = _frame_bytes(sample_rate)
+    if num_samples is None:
+        tag = _xing_fields() + _lame_tag(rate, padding=0)
+    else:
+        num_frames = frames_for(num_samples, sample_rate)
+        padding = num_frames * frame_samples(sample_rate) - num_samples - LAME_DELAY
+        tag = _xing_fields(num_frames, size + len(frames)) + _lame_tag(rate, padding)
     checked = header + side_info + tag
     return (checked + struct.pack(">H", _crc16(checked))).ljust(size, b"\0")
 
 
-def _lame_tag(rate: int) -> bytes:
-    """The 34 bytes between the Xing fields, of which there are none, and the checksum."""
+def _xing_fields(num_frames: int | None = None, num_bytes: int = 0) -> bytes:
+    """The tag's name, which says that the bit rate is constant, and what is known of the length."""
+    if num_frames is None:
+        return b"Info" + bytes(4)
+    return b"Info" + struct.pack(">III", 0b11, num_frames, num_bytes)
+
+
+def _lame_tag(rate: int, padding: int) -> bytes:
+    """The 34 bytes between the Xing fields and the checksum; `padding` in samples."""
     method, lowpass, gains, flags = 1, 0, bytes(8), 0  # constant bit rate, the rest unknown
-    delay_and_padding = (LAME_DELAY << 12).to_bytes(3, "big")
+    delay_and_padding = (LAME_DELAY << 12 | padding).to_bytes(3, "big")
     unknown = bytes(1 + 1 + 2 + 4 + 2)  # source, gain, preset, length and checksum of the music
     return (
         struct.pack(">9sBB", b"LAME3.100", method, lowpass)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+import soundfile
 
 from stretto.engine.output import FloatArray
 from stretto.server import encoders
@@ -49,12 +52,27 @@ def lame(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.usefixtures("lame")
 @pytest.mark.parametrize("sample_rate", RATES)
 def test_streamed_mp3_begins_exactly_and_ends_within_a_frame(sample_rate: int) -> None:
-    audio = hum(sample_rate)
-    samples, rate = decode(b"".join(encode("mp3", sample_rate, audio)))
-    assert rate == sample_rate
     frame = 1152 if sample_rate >= 32000 else 576
-    assert 0 <= len(samples) - len(audio) < frame
-    assert lag(samples, audio) == 0
+    for seconds in (0.1, 0.7, 0.99, 1.005):
+        audio = hum(sample_rate, seconds)
+        samples, rate = decode(b"".join(encode("mp3", sample_rate, audio)))
+        assert rate == sample_rate
+        assert 0 <= len(samples) - len(audio) < frame
+        assert lag(samples, audio) == 0
+
+
+@pytest.mark.usefixtures("lame")
+@pytest.mark.parametrize("sample_rate", RATES)
+@pytest.mark.parametrize("seconds", [0.08, 0.5, 1.005])
+def test_finished_mp3_is_exact_for_ffmpeg_and_libsndfile(sample_rate: int, seconds: float) -> None:
+    audio = hum(sample_rate, seconds)
+    data = encode_whole("mp3", sample_rate, audio)
+    samples, rate = decode(data)
+    assert (len(samples), rate) == (len(audio), sample_rate)
+    again, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+    assert len(again) == len(audio)
+    if seconds > 0.1:
+        assert lag(samples, audio) == lag(again, audio) == 0
 
 
 @pytest.mark.usefixtures("lame")

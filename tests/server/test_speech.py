@@ -60,7 +60,7 @@ async def test_pcm_is_the_engines_audio_without_a_gap(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, wanted, atol=1 / 32767)
 
 
-@pytest.mark.parametrize("audio_format", ["wav", "flac", "pcm", "opus"])
+@pytest.mark.parametrize("audio_format", FORMATS)
 async def test_streamed_equals_whole(audio_format: str, tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         streamed = await spoken(server, response_format=audio_format)
@@ -68,7 +68,9 @@ async def test_streamed_equals_whole(audio_format: str, tmp_path: Path) -> None:
     if audio_format == "pcm":
         assert streamed == whole
     else:
-        np.testing.assert_array_equal(decode(streamed)[0], decode(whole)[0])
+        want = decode(whole)[0]  # a finished mp3 knows where its padding begins
+        got = decode(streamed)[0][: len(want) if audio_format == "mp3" else None]
+        np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 @pytest.mark.parametrize("audio_format", ["wav", "flac", "mp3"])
