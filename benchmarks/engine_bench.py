@@ -134,16 +134,22 @@ def run(args: argparse.Namespace) -> int:
     (text,) = load_texts(args.texts, 1, args.load_seed)
     engine = EngineUnderLoad(core, text, args.frames)
     report = {**environment(), **describe_engine(config)}
+
+    def save() -> None:
+        if args.output is not None:
+            write_json(args.output.with_name(args.output.name + ".json"), report)
+
     if args.one_by_one:
         first = report["one_by_one"] = engine.one_by_one(args.one_by_one)
         print("first request {first_e2e_ms:.1f} ms, later {later_e2e_ms:.1f} ms".format(**first))
+        save()
     if args.at_once:
         crowd = report["at_once"] = engine.at_once(args.at_once)
         print("{requests} at once: {mean_over_alone:.2f} times one alone".format(**crowd))
+        save()
     if args.request_rate:
         report["load"] = _load(args, engine)
+        save()
     core.check_integrity()
     executor.close()
-    if args.output is not None:
-        write_json(args.output.with_name(args.output.name + ".json"), report)
     return 0

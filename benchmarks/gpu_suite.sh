@@ -108,7 +108,7 @@ for name in $PARTS; do
   case $name in
     weights) part weights 40 "$PYTHON" -m stretto.benchmarks.engine_setup "$model" ;;
     step) # a decode step at 256 sequences against the memory floor
-      part step 60 "${bench[@]}" step "${engine[@]}" --sizes "$(choose 1,16,64,256 1,2)" \
+      part step 60 "${bench[@]}" step "${engine[@]}" --max-vocoder-frames 16 --sizes "$(choose 1,16,64,256 1,2)" \
         --contexts "$(choose 128,512 16)" --steps "$(choose 48 3)" --no-split \
         --output "$OUT/step.json"
       ;;
@@ -118,9 +118,9 @@ for name in $PARTS; do
         --output "$OUT/offline.json"
       ;;
     engine) # first request against later ones, ten at once, 20 requests/s
-      part engine 75 "${bench[@]}" engine "${engine[@]}" --one-by-one "$(choose 100 3)" \
+      part engine 85 "${bench[@]}" engine "${engine[@]}" --one-by-one "$(choose 100 3)" \
         --max-vocoder-frames "$(choose 8192 512)" --at-once "$(choose 10 2)" --request-rate 20 \
-        --num-requests "$(choose 300 4)" --frames "$(choose 192 8)" \
+        --num-requests "$(choose 300 4)" --frames "$(choose 128 8)" \
         --slo ttfa_p95_ms=50,underrun_rate=0 --output "$OUT/engine"
       ;;
     attention) # every backend beside the reference and the floor
@@ -133,8 +133,8 @@ for name in $PARTS; do
       for kind in whole streamed; do
         flag=()
         [ "$kind" = whole ] || flag=(--streamed)
-        part "vocoder_$kind" 35 "${bench[@]}" vocoder "${engine[@]}" "${flag[@]}" \
-          --max-vocoder-frames "$(choose 16384 512)" --rows "$(choose 1,16,64 1,2)" \
+        part "vocoder_$kind" 45 "${bench[@]}" vocoder "${engine[@]}" "${flag[@]}" \
+          --max-num-seqs "$(choose 64 4)" --max-vocoder-frames "$(choose 16384 512)" --rows "$(choose 1,16,64 1,2)" \
           --frames "$(choose 16,48,256 8)" --repeats "$(choose 10 1)" \
           --output "$OUT/vocoder_$kind.json"
       done

@@ -92,6 +92,6 @@ def run(args: argparse.Namespace) -> int:
                 f"{row['audio_throughput']:12.2f}{1 / row['audio_throughput']:8.3f}"
                 + ("" if busy.percent is None else f"   GPU busy {busy.percent:.0f} %")
             )
-    if args.output is not None:
-        write_json(args.output, {**environment(), **describe_engine(config), "rows": rows})
+            if args.output is not None:  # as they come: a later size may take too long
+                write_json(args.output, {**environment(), **describe_engine(config), "rows": rows})
     return 0
