@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -203,18 +204,18 @@ class SimExecutor:
         """Nothing to release."""
 
 
+def weightless_spec(**declared: Any) -> SpeechModelSpec:
+    """The declaration of a model without weights: every size that is not given is 1."""
+    sizes = ("num_codebooks", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim")
+    return SpeechModelSpec(**{**dict.fromkeys(sizes, 1), **declared})
+
+
 def _speech_spec(model: SimModel) -> SpeechModelSpec:
-    return SpeechModelSpec(
-        num_codebooks=1,
+    return weightless_spec(
         codebook_size=2,
         eos_id=1,
         text_vocab_size=1,
         text_eos_id=None,
-        hidden_size=1,
-        num_layers=1,
-        num_heads=1,
-        num_kv_heads=1,
-        head_dim=1,
         max_model_len=model.max_model_len,
         frame_rate=model.frame_rate,
         sampling=SamplingDefaults(

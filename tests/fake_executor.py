@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from stretto.benchmarks.sim_executor import weightless_spec
 from stretto.engine.build import assemble_core
 from stretto.engine.config import EngineConfig
 from stretto.engine.core import EngineCore
@@ -30,7 +31,6 @@ from stretto.model_executor.interfaces import (
     Prompt,
     ResolvedSampling,
     SamplingDefaults,
-    SpeechModelSpec,
     VocoderSpec,
 )
 from stretto.scheduler.interfaces import (
@@ -138,17 +138,11 @@ class FakeExecutor:
         self.is_closed = False
         self.is_warm = False
         self.frontend = FakeFrontend()
-        self.speech_spec = SpeechModelSpec(
-            num_codebooks=1,
+        self.speech_spec = weightless_spec(
             codebook_size=END_ID + 1,
             eos_id=END_ID,
             text_vocab_size=0x110000,
             text_eos_id=END_ID,
-            hidden_size=1,
-            num_layers=1,
-            num_heads=1,
-            num_kv_heads=1,
-            head_dim=1,
             max_model_len=max_model_len,
             frame_rate=SAMPLE_RATE / SAMPLES_PER_FRAME,
             sampling=SamplingDefaults(
