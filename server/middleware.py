@@ -103,8 +103,12 @@ async def refuse_when_draining(request: web.Request, handler: Handler) -> web.St
 
 @web.middleware
 async def check_length(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse a body that says it is too large before any of it is read."""
-    limit = request.app[SERVICES].config.max_body_mib << 20
+    """Refuse a body that says it is too large before any of it is read.
+
+    What reads a body keeps its own limit; this one is for what no reader would take.
+    """
+    config = request.app[SERVICES].config
+    limit = max(config.max_body_mib, config.max_reference_mib + 1) << 20  # a form around a file
     if (request.content_length or 0) > limit:
         message = f"the body has {request.content_length} bytes; at most {limit} are allowed"
         raise ApiError(413, message, code="body_too_large", headers={"Connection": "close"})
