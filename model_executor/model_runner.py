@@ -15,7 +15,6 @@ import torch
 
 from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput
 from .attention.interface import AttentionBackend, AttentionMetadata
-from .cpu_sampler import CpuSampler
 from .cuda_graphs import Padding, StepGraphs
 from .frame_store import SCRATCH_ROW, FrameStore
 from .input_batch import FIRST_ROWS, BatchPlan, InputBatch, SampleGroup
@@ -68,7 +67,7 @@ class ModelRunner:
             num_rows=max(FIRST_ROWS, 2 * max(graph_buckets, default=0)),
         )
         self._ends = {"frames": spec.eos_id, "text": spec.text_eos_id}
-        create: type[Sampler] = CpuSampler if model.device.type == "cpu" else Sampler
+        create = _sampler_type(model.device)
         self.samplers = {kind: create(end) for kind, end in self._ends.items() if end is not None}
         # The last row belongs to no sequence: padding rows write there.
         self._windows = self._new_windows(self._batch.num_rows + 1)
@@ -264,7 +263,10 @@ class ModelRunner:
             return None
         blank = torch.ones_like(given[0])
         rows = [blank if state.race is None else state.race for state in group.states]
-        return torch.stack(rows).to(self._model.device, non_blocking=True)
+        stacked = torch.stack(rows)
+        if self._model.device.type == "cuda":
+            stacked = stacked.pin_memory()
+        return stacked.to(self._model.device, non_blocking=True)
 
     def _padding(self, prompt: Prompt) -> int:
         """The id that stands for "no code" in a penalty window: one past the vocabulary."""
@@ -284,3 +286,12 @@ class ModelRunner:
         tensors = to_device(arrays, self._model.device)
         blank = torch.zeros(len(frames), self.store.hidden.shape[1], device=self._model.device)
         self.store.write(tensors["rows"], tensors["codes"], blank)
+
+
+def _sampler_type(device: torch.device) -> type[Sampler]:
+    """The faster one for the device. Compiled kernels are imported where they run."""
+    if device.type != "cpu":
+        return Sampler
+    from .cpu_sampler import CpuSampler
+
+    return CpuSampler
