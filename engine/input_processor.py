@@ -166,6 +166,9 @@ class InputProcessor:
                 param="text",
             )
         sampling = resolve_sampling(params, defaults, self._spec, seed=seed)
+        if params.min_new_tokens is None:
+            least = max(sampling.min_new_tokens, prompt.min_new_frames)
+            sampling = replace(sampling, min_new_tokens=min(least, sampling.max_new_tokens))
         cap = room if prompt.max_new_frames is None else min(room, prompt.max_new_frames)
         if cap < sampling.max_new_tokens:
             sampling = replace(

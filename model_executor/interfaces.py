@@ -53,6 +53,8 @@ class Prompt:
         output: `frames` to speak; `text` for a text-refining pass (drawn from the text head).
         text: the segment as it will be spoken, for logs and errors.
         max_new_frames: a cap that the frontend knows from the text (a runaway guard), or None.
+        min_new_frames: fewer cannot say the text; the end is not drawn before (`SamplingParams` may
+            say otherwise).
         pause_after_s: silence to insert after the segment's audio.
         gain: factor on the segment's samples.
         edges: constant silence around the segment's audio (after `gain`); None leaves it alone.
@@ -67,6 +69,7 @@ class Prompt:
     output: OutputKind = "frames"
     text: str = ""
     max_new_frames: int | None = None
+    min_new_frames: int = 0
     pause_after_s: float = 0.0
     gain: float = 1.0
     edges: SpeechEdges | None = None

@@ -48,24 +48,33 @@ _NO_OTHER_VOICES = "the default voice model cannot take on other voices; ChatTTS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DurationGuard:
-    """How many frames a chunk may take before it must be a runaway.
+    """How many frames a chunk may take before it must be a runaway, and how many it must take.
 
     Attributes:
         frames_per_phone: expected frames of one phone, over both voices.
         frames_per_mark: expected frames of the pause at a punctuation mark inside the chunk.
         base_frames: silence at the ends, and room for the shortest chunks.
         factor: how many times the expected length is still believed.
+        least: share of the expected length before which a chunk cannot have been said.
     """
 
     frames_per_phone: float = 4.2
     frames_per_mark: float = 14.0
     base_frames: float = 12.0
     factor: float = 1.6
+    least: float = 0.0
 
     def max_frames(self, num_phones: int, num_marks: int) -> int:
         """The cap for a chunk."""
-        expected = self.frames_per_phone * num_phones + self.frames_per_mark * num_marks
-        return max(_MIN_GUARD_FRAMES, round(self.factor * (self.base_frames + expected)))
+        return max(_MIN_GUARD_FRAMES, round(self.factor * self._expected(num_phones, num_marks)))
+
+    def min_frames(self, num_phones: int, num_marks: int) -> int:
+        """Frames before which a chunk does not end."""
+        return round(self.least * self._expected(num_phones, num_marks))
+
+    def _expected(self, num_phones: int, num_marks: int) -> float:
+        phones, marks = self.frames_per_phone * num_phones, self.frames_per_mark * num_marks
+        return self.base_frames + phones + marks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,13 +224,15 @@ class EnglishVoiceFrontend:
         tokens = self.tokens(segment.text)
         num_marks = sum(token in PUNCTUATION for token in tokens)
         num_phones = len(tokens) - num_marks - tokens.count(WORD_SEPARATOR)
+        size = num_phones, max(num_marks - 1, 0)
         ids: IntArray = np.asarray(encode_chunk(tokens), dtype=np.int32)
         return Prompt(
             token_ids=ids,
             speaker=self._speakers[voice],
             speaker_position=_SPEAKER_POSITION,
             text=segment.text,
-            max_new_frames=self._guard.max_frames(num_phones, max(num_marks - 1, 0)),
+            max_new_frames=self._guard.max_frames(*size),
+            min_new_frames=self._guard.min_frames(*size),
             pause_after_s=segment.pause_after_s,
             gain=self._output.gains.get(voice, 1.0),
             edges=self._output.edges,

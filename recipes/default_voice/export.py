@@ -28,6 +28,9 @@ _MAX_POSITIONS = 2048
 _GUARD_FACTOR = 2.2
 """Repeated words take the source voices 1.5 times the formula, and the model 1.4 times as long."""
 
+_GUARD_LEAST = 0.5
+"""No training utterance is shorter than 0.6 times the formula."""
+
 _EDGES = {"threshold": 0.003, "lead_s": LEAD, "tail_s": TAIL}
 """The silence of training; the model's own noise between words peaks at 0.0027."""
 
@@ -106,6 +109,7 @@ def duration_guard(utterances: list[Utterance]) -> dict[str, float]:
         "frames_per_mark": round(float(mark), 2),
         "base_frames": round(float(base), 2),
         "factor": _GUARD_FACTOR,
+        "least": _GUARD_LEAST,
     }
 
 

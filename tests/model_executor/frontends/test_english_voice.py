@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from stretto.engine.errors import CheckpointError, RequestError
 from stretto.engine.request import SpeechRequest, Voice
-from stretto.model_executor.frontends.english_voice import DurationGuard, EnglishVoiceFrontend
+from stretto.model_executor.frontends.english_voice import EnglishVoiceFrontend
 from stretto.model_executor.frontends.phones import (
     FINAL_MARKS,
     PHONES,
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     speakers = {"rms": torch.full((HIDDEN,), 2.0), "slt": torch.ones(HIDDEN)}
     save_file(speakers, path / "asset" / "spk.safetensors")
     settings = {
-        "duration_guard": {"frames_per_phone": 5.0, "factor": 2.0},
+        "duration_guard": {"frames_per_phone": 5.0, "factor": 2.0, "least": 0.5},
         "output": {
             "gains": {"slt": 0.5},
             "edges": {"threshold": 0.003, "lead_s": 0.06, "tail_s": 0.12},
@@ -105,8 +105,8 @@ def test_speaker_and_guard(frontend: EnglishVoiceFrontend) -> None:
     (prompt,) = frontend.encode(SpeechRequest(text="big world.", voice="rms"))
     assert prompt.speaker_position == 1
     np.testing.assert_array_equal(prompt.speaker, np.full(HIDDEN, 2.0, dtype=np.float32))
-    expected = DurationGuard(frames_per_phone=5.0, factor=2.0).max_frames(7, 0)
-    assert prompt.max_new_frames == expected
+    assert prompt.max_new_frames == (2 * (12 + 7 * 5))
+    assert prompt.min_new_frames == round((12 + 7 * 5) / 2)
     by_title = frontend.encode(SpeechRequest(text="hi", voice="male"))[0]
     np.testing.assert_array_equal(by_title.speaker, prompt.speaker)
 
