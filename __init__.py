@@ -4,6 +4,7 @@ Public names only, each imported when it is first used, so that `import stretto`
 `SpeechEngine` for scripts and `AsyncSpeechEngine` for services.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from .engine.offline import SpeechEngine
     from .engine.output import AudioChunk, RequestMetrics, SpeechResult
     from .engine.request import SamplingParams, SpeechRequest, Voice
+
+# Read when torch is first imported. OpenMP threads that spin between products keep cores from the
+# engine's other threads, and make a loaded machine many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _MODULES = {
     "AsyncSpeechEngine": "async_engine",

@@ -74,8 +74,6 @@ def _serve(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code: 0, 1 (failed), 2 (wrong use), 130 (interrupted)."""
-    # Spinning OpenMP threads make a loaded machine many times slower; read when torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=args.log_level.upper())
     os.environ["STRETTO_LOG_LEVEL"] = args.log_level.upper()  # for the engine process

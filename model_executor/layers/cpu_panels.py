@@ -26,6 +26,7 @@ from numba.extending import overload
 
 from ..memory import large_pages
 from .cpu_tiles import (
+    TILE,
     TILE_ROWS,
     configure_tiles,
     order_rows,
@@ -52,6 +53,8 @@ BLOCK_ROWS = 32
 
 _PANEL_BYTES = PANEL * 4  # of one input in float32, of a pair of inputs in bfloat16
 _FAST_ROWS = 8
+_CACHE_LINE = 64
+_STEPS_AT_ONCE = 8
 
 binding.initialize_native_asmparser()  # llvmlite has no bfloat16 for the instruction's own function
 
@@ -153,12 +156,12 @@ def multiply_panel(
     Args:
         mode: see the module.
         rows: address of what `arrange_rows` made.
-        count: rows, at most `BLOCK_ROWS`.
+        count: rows.
         panel: address of the panel.
         inputs: input features.
-        out: address of [BLOCK_ROWS, PANEL] float32; rows past `count` may be written too.
+        out: address of [count, PANEL] float32; written up to whole `BLOCK_ROWS`.
         following: address from which memory will be read next, and
-        lines: how many of its cache lines to ask for meanwhile, for every `PANEL` inputs.
+        lines: how many of its cache lines to ask for meanwhile.
     """
     raise NotImplementedError
 
@@ -285,7 +288,26 @@ def _choose_end(mode: Any) -> Any:
 def _by_tiles(
     mode: Any, rows: Any, count: Any, panel: Any, inputs: Any, out: Any, following: Any, lines: Any
 ) -> Any:
-    if count > TILE_ROWS:
-        thirty_two_rows(rows, panel, inputs, out, following, lines)
-    else:
-        sixteen_rows(rows, panel, inputs, out, following, lines)
+    steps = inputs // PANEL
+    if count <= TILE_ROWS:
+        sixteen_rows(rows, panel, steps, out, following, lines // steps)
+        return
+    blocks = (count + BLOCK_ROWS - 1) // BLOCK_ROWS
+    each = lines // (steps * blocks)
+    # Several blocks of rows pass by a part of the panel that the first-level cache holds.
+    at_once = steps if blocks == 1 else min(steps, _STEPS_AT_ONCE)
+    for first in range(0, steps, at_once):
+        part = min(at_once, steps - first)
+        for block in range(blocks):
+            upper = rows + (2 * block * steps + first) * TILE
+            thirty_two_rows(
+                upper,
+                upper + steps * TILE,
+                panel + first * TILE_ROWS * _PANEL_BYTES,
+                part,
+                out + block * BLOCK_ROWS * _PANEL_BYTES,
+                first > 0,
+                following,
+                each,
+            )
+            following += part * each * _CACHE_LINE

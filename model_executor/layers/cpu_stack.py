@@ -36,9 +36,10 @@ from .cpu_tiles import tile_configuration
 _F32 = np.float32(0)
 _STORE, _ADD, _GATE = 0, 1, 2  # what becomes of a block of a product
 _PHASES = 7  # of a layer, each with its counter
-_CHUNK_ROWS = 128  # that stay in the second-level cache while panels pass by
-_CACHE_LINE = 64
-_BLOCK_BYTES = BLOCK_ROWS * PANEL * 4
+# Rows that stay in the second-level cache while panels pass by, and their sums with one panel.
+_CHUNK_ROWS, _CHUNK_BYTES = 512, 1 << 20
+_SUMS_BYTES = _CHUNK_ROWS * PANEL * 4
+_ROOM_BYTES = _SUMS_BYTES + _CHUNK_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,19 +67,23 @@ class CpuStack:
         layers: input_norm and post_norm (float32 [hidden]) of each, then the panels of qkv,
             attention_out, gate_up (gated) and down (see `PanelLinear`).
         dtype: of the packed weights, float32 or bfloat16.
+        team: who runs them.
     """
 
     def __init__(
-        self, shape: StackShape, layers: Sequence[tuple[torch.Tensor, ...]], dtype: torch.dtype
+        self,
+        shape: StackShape,
+        layers: Sequence[tuple[torch.Tensor, ...]],
+        dtype: torch.dtype,
+        team: Team,
     ) -> None:
         self._shape, self._layers, self._dtype = shape, layers, dtype
         self._mode, self._kind = choose_mode(dtype), marker(dtype)
         self._weights = np.array([[t.data_ptr() for t in layer] for layer in layers], np.int64)
         self._words = new_counters(_PHASES * len(layers))
         self._configuration = tile_configuration()
-        widest = max(shape.hidden_size, shape.intermediate_size, shape.num_heads * shape.head_dim)
-        self._room_bytes = _BLOCK_BYTES + _CHUNK_ROWS * widest * dtype.itemsize
-        self._team, self._rooms = Team(1), torch.empty(self._room_bytes, dtype=torch.int8)
+        self._team = team
+        self._rooms = torch.empty(0, _ROOM_BYTES, dtype=torch.int8)
         self._buffers: tuple[torch.Tensor, ...] = ()
 
     def run(
@@ -98,13 +103,12 @@ class CpuStack:
         """
         shape = self._shape
         num_rows, workers = len(residual), torch.get_num_threads()
-        if self._team.size != workers:
-            self._team = Team(workers)
-            self._rooms = torch.empty(workers * self._room_bytes, dtype=torch.int8)
+        if len(self._rooms) < workers:
+            self._rooms = torch.empty(workers, _ROOM_BYTES, dtype=torch.int8)
         reset_counters(self._words)
         self._team.run(
-            _run_layers,
             workers,
+            _run_layers,
             self._words,
             (self._weights, caches.addresses),
             (
@@ -118,10 +122,7 @@ class CpuStack:
                 metadata.seq_lens.data_ptr(),
                 metadata.block_tables.data_ptr(),
             ),
-            (
-                *(num_rows, len(metadata.seq_lens), metadata.block_tables.stride(0)),
-                self._room_bytes,
-            ),
+            (num_rows, len(metadata.seq_lens), metadata.block_tables.stride(0)),
             (
                 *(shape.hidden_size, shape.intermediate_size, shape.num_heads),
                 *(shape.num_kv_heads, shape.head_dim, caches.block_size, caches.lanes),
@@ -194,24 +195,21 @@ def _multiply(
     num_rows, inputs, num_panels = sizes
     block, arranged = room
     stride = inputs * element_bytes(kind)
-    num_units = num_panels * ((num_rows + _CHUNK_ROWS - 1) // _CHUNK_ROWS)
+    chunk_rows = min(_CHUNK_ROWS, _CHUNK_BYTES // stride // BLOCK_ROWS * BLOCK_ROWS)
+    num_units = num_panels * ((num_rows + chunk_rows - 1) // chunk_rows)
     chunk, unit = -1, take(words, counter)
     source, first, count = rows, 0, 0
     while unit < num_units:
         if unit // num_panels != chunk:
             chunk = unit // num_panels
-            first = chunk * _CHUNK_ROWS
-            count = min(_CHUNK_ROWS, num_rows - first)
+            first = chunk * chunk_rows
+            count = min(chunk_rows, num_rows - first)
             source = arrange_rows(mode, rows + first * stride, count, inputs, arranged)
         panel, unit = unit % num_panels, take(words, counter)
         at = weight + panel * PANEL * stride
         following = weight + unit % num_panels * PANEL * stride
-        lines = PANEL // ((count + BLOCK_ROWS - 1) // BLOCK_ROWS)
-        for row in range(0, count, BLOCK_ROWS):
-            taken = min(BLOCK_ROWS, count - row)
-            multiply_panel(mode, source + row * stride, taken, at, inputs, block, following, lines)
-            following += inputs // PANEL * lines * _CACHE_LINE
-            _finish_block(purpose, block, taken, out, first + row, width, panel, kind)
+        multiply_panel(mode, source, count, at, inputs, block, following, inputs)
+        _finish_block(purpose, block, count, out, first, width, panel, kind)
 
 
 @njit(error_model="numpy")  # type: ignore[untyped-decorator]
@@ -239,7 +237,7 @@ def _attend(
 ) -> Any:
     """Rotate, store and attend, by units of one sequence and one range of its KV heads."""
     words, counter = queue
-    _, num_sequences, max_blocks, _ = counts
+    _, num_sequences, max_blocks = counts
     _, _, num_heads, num_kv_heads, head_dim, block_size, lanes = sizes
     group = num_heads // num_kv_heads
     ranges = min(workers, num_kv_heads)
@@ -291,12 +289,12 @@ def _run_layers(
     shared = pointer(words.ctypes.data, np.int64(0))
     table, caches = weights
     residual, angles, normed, qkv, attended, inner, rooms = tensors
-    num_rows, _, _, room_bytes = counts
+    num_rows, _, _ = counts
     hidden, intermediate, num_heads, num_kv_heads, head_dim, _, _ = sizes
     query = num_heads * head_dim
     width = query + 2 * num_kv_heads * head_dim
     element = element_bytes(kind)
-    room = (rooms + worker * room_bytes, rooms + worker * room_bytes + _BLOCK_BYTES)
+    room = (rooms + worker * _ROOM_BYTES, rooms + worker * _ROOM_BYTES + _SUMS_BYTES)
     begin_products(mode, configuration)
     for layer in range(len(table)):
         at = layer * _PHASES

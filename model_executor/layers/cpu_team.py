@@ -1,9 +1,12 @@
 """A few threads that run one compiled kernel together and meet inside it.
 
-Waking a thread takes about 0.1 ms on a virtual machine, more than a small product, and a step of a
-Llama has about a hundred products. So a step is one kernel that every thread enters once. Inside,
-threads take units of work from shared counters and meet at barriers, where they spin for a moment
-and then let others run: a thread whose core is taken by another program does not burn the others'.
+Waking a thread takes 0.1 ms on a virtual machine, more than a small product, and a step of a Llama
+has about a hundred products. So a step is one kernel that every thread enters once. Inside, threads
+take units of work from shared counters and meet at barriers, where they spin for a moment and then
+let others run: a thread whose core is taken by another program does not burn the others'.
+
+A thread of OpenMP that spins after some product of torch's keeps a core from the team for
+milliseconds; `OMP_WAIT_POLICY=PASSIVE` (see `stretto.__init__`) prevents it.
 """
 
 from __future__ import annotations
@@ -26,13 +29,15 @@ from numba.extending import intrinsic
 CACHE_LINE_WORDS = 8
 _ARRIVED, _ROUND = 0, CACHE_LINE_WORDS
 _FIRST_COUNTER = 2 * CACHE_LINE_WORDS
-_SPINS = 2000  # some tens of microseconds; then the processor is offered to others
+_SPINS = 2000  # about 0.1 ms; then the processor is offered to others
 
 _INT64 = ir.IntType(64)
 _ON_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _offer_processor = types.ExternalFunction(
     "SwitchToThread" if sys.platform == "win32" else "sched_yield", types.int32()
 )
+
+_Work = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 def new_counters(count: int) -> npt.NDArray[np.int64]:
@@ -102,30 +107,33 @@ def meet(words: Any, workers: Any) -> Any:
 
 
 class Team:
-    """Threads that wait to run a function together with the caller.
+    """Threads that wait to run kernels together with the caller. One caller at a time."""
 
-    Args:
-        size: workers, the caller included; at least 1.
-    """
+    def __init__(self) -> None:
+        self._size = 1
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._work: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = SimpleQueue()
-        for _ in range(size - 1):
+    def run(self, workers: int, function: Callable[..., None], *args: Any) -> None:
+        """`function(worker, workers, *args)` on all workers at once, the caller being worker 0;
+        returns when the caller's own is done. The function must end with a barrier (`meet`), and
+        must not raise."""
+        if workers != self._size:
+            self._resize(workers)
+        for worker in range(1, workers):
+            self._work.put((function, (worker, workers, *args)))
+        function(0, workers, *args)
+
+    def _resize(self, workers: int) -> None:
+        _dismiss(self._work, self._size - 1)
+        self._size, self._work = workers, SimpleQueue()
+        for _ in range(workers - 1):
             threading.Thread(
                 target=_serve, args=(self._work,), name="stretto-layers", daemon=True
             ).start()
-        weakref.finalize(self, _dismiss, self._work, size - 1)
-
-    def run(self, function: Callable[..., None], *args: Any) -> None:
-        """`function(worker, *args)` on all workers at once; returns when the caller's own is done.
-        The function must end with a barrier (`meet`), and must not raise."""
-        for worker in range(1, self.size):
-            self._work.put((function, (worker, *args)))
-        function(0, *args)
+        weakref.finalize(self, _dismiss, self._work, workers - 1)
 
 
-def _serve(work: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None]) -> None:
+def _serve(work: SimpleQueue[_Work | None]) -> None:
     while (item := work.get()) is not None:
         function, args = item
         function(*args)

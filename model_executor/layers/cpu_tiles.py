@@ -74,6 +74,9 @@ _zero_00, _zero_01, _zero_10, _zero_11 = (_tile_instruction("tilezero", t) for t
 _store_00, _store_01, _store_10, _store_11 = (
     _tile_transfer("tilestored64", tile) for tile in range(4)
 )
+_resume_00, _resume_01, _resume_10, _resume_11 = (
+    _tile_transfer("tileloadd64", tile) for tile in range(4)
+)
 _load_upper, _load_lower, _load_left, _load_right = (
     _tile_transfer("tileloadd64", tile) for tile in range(4, 8)
 )
@@ -85,7 +88,7 @@ release_tiles = _tile_instruction("tilerelease")
 TILE_ROWS = 16
 _TILE_BYTES = 64  # of a row: 32 inputs in bfloat16, 16 outputs in float32
 _TILE_WORDS = _TILE_BYTES // 8
-_TILE = TILE_ROWS * _TILE_BYTES
+TILE = TILE_ROWS * _TILE_BYTES
 
 
 def tile_configuration() -> npt.NDArray[np.uint8]:
@@ -112,13 +115,14 @@ def order_rows(rows: Any, count: Any, inputs: Any, room: Any) -> Any:
 
 
 @njit(error_model="numpy")  # type: ignore[untyped-decorator]
-def sixteen_rows(rows: Any, panel: Any, inputs: Any, out: Any, following: Any, lines: Any) -> Any:
+def sixteen_rows(rows: Any, panel: Any, steps: Any, out: Any, following: Any, lines: Any) -> Any:
+    """out [16, 32] float32 = rows of `steps` tiles times a panel's first `steps` * 32 inputs."""
     _zero_00()
     _zero_01()
-    for step in range(inputs // _INPUTS):
+    for step in range(steps):
         _ask_for(following + step * lines * _CACHE_LINE, lines)
         at = panel + step * TILE_ROWS * _PANEL_BYTES
-        _load_upper(rows + step * _TILE, _TILE_BYTES)
+        _load_upper(rows + step * TILE, _TILE_BYTES)
         _load_left(at, _PANEL_BYTES)
         _dot_00()
         _load_right(at + _TILE_BYTES, _PANEL_BYTES)
@@ -129,25 +133,39 @@ def sixteen_rows(rows: Any, panel: Any, inputs: Any, out: Any, following: Any, l
 
 @njit(error_model="numpy")  # type: ignore[untyped-decorator]
 def thirty_two_rows(
-    rows: Any, panel: Any, inputs: Any, out: Any, following: Any, lines: Any
+    rows: Any,
+    lower: Any,
+    panel: Any,
+    steps: Any,
+    out: Any,
+    goes_on: Any,
+    following: Any,
+    lines: Any,
 ) -> Any:
-    _zero_00()
-    _zero_01()
-    _zero_10()
-    _zero_11()
-    lower = rows + inputs // _INPUTS * _TILE
-    for step in range(inputs // _INPUTS):
+    """out [32, 32] float32 = two times 16 rows of `steps` tiles, at `rows` and `lower`, times part
+    of a panel; added to what `out` holds if it `goes_on`."""
+    below = out + TILE_ROWS * _PANEL_BYTES
+    if goes_on:
+        _resume_00(out, _PANEL_BYTES)
+        _resume_01(out + _TILE_BYTES, _PANEL_BYTES)
+        _resume_10(below, _PANEL_BYTES)
+        _resume_11(below + _TILE_BYTES, _PANEL_BYTES)
+    else:
+        _zero_00()
+        _zero_01()
+        _zero_10()
+        _zero_11()
+    for step in range(steps):
         _ask_for(following + step * lines * _CACHE_LINE, lines)
         at = panel + step * TILE_ROWS * _PANEL_BYTES
-        _load_upper(rows + step * _TILE, _TILE_BYTES)
+        _load_upper(rows + step * TILE, _TILE_BYTES)
         _load_left(at, _PANEL_BYTES)
         _dot_00()
         _load_right(at + _TILE_BYTES, _PANEL_BYTES)
         _dot_01()
-        _load_lower(lower + step * _TILE, _TILE_BYTES)
+        _load_lower(lower + step * TILE, _TILE_BYTES)
         _dot_10()
         _dot_11()
-    below = out + TILE_ROWS * _PANEL_BYTES
     _store_00(out, _PANEL_BYTES)
     _store_01(out + _TILE_BYTES, _PANEL_BYTES)
     _store_10(below, _PANEL_BYTES)

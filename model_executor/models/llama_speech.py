@@ -20,6 +20,7 @@ from ..layers.linear import Linear, PanelLinear, fills_panels
 
 if TYPE_CHECKING:
     from ..layers.cpu_stack import CpuStack
+    from ..layers.cpu_team import Team
 
 
 class TensorSource(Protocol):
@@ -68,8 +69,8 @@ class LlamaSpeech:
         config: further sizes.
         gpt: tensors of the transformer (`layers.0...`, `norm.weight`).
         embed: tensors of embeddings and heads (`emb_code.0.weight`, `head_code.0`, ...).
-        dtype: of the layers' weights and activations. The residual stream, norms, embeddings'
-            sums and heads are float32, because draws hang on small differences of logits.
+        dtype: of the layers' weights and activations, and on the CPU of the code head. The residual
+            stream, norms, sums of embeddings and logits are float32.
         device: where the weights go.
     """
 
@@ -86,8 +87,9 @@ class LlamaSpeech:
         self.spec, self.config = spec, config
         self.dtype, self.device = dtype, device
         self._in_panels = fills_panels(self._layer_sizes(), dtype, device)
+        self._team = _create_team() if self._in_panels else None
         self.layers = [self._load_layer(gpt, index) for index in range(spec.num_layers)]
-        self._stack = self._create_stack() if self._in_panels else None
+        self._stack = None if self._team is None else self._create_stack(self._team)
         self.norm = gpt.get("norm.weight", (spec.hidden_size,)).clone().to(device)
         self.rotary = rotary_table(spec.max_model_len, spec.head_dim, config.rope_theta).to(device)
         self._load_embeddings(embed)
@@ -126,7 +128,7 @@ class LlamaSpeech:
             down=linear({"mlp.down_proj": hidden}, inner),
         )
 
-    def _create_stack(self) -> CpuStack:
+    def _create_stack(self, team: Team) -> CpuStack:
         """All layers as one kernel, on the weights that the layers hold."""
         from ..layers.cpu_stack import CpuStack, StackShape
 
@@ -149,7 +151,7 @@ class LlamaSpeech:
             )
             for layer in self.layers
         ]
-        return CpuStack(shape, weights, self.dtype)
+        return CpuStack(shape, weights, self.dtype, team)
 
     def _load_embeddings(self, source: TensorSource) -> None:
         spec, hidden = self.spec, self.spec.hidden_size
@@ -159,13 +161,20 @@ class LlamaSpeech:
         tables = [source.get(f"emb_code.{book}.weight", codes) for book in books]
         heads = [source.folded_weight(f"head_code.{book}", codes) for book in books]
         self._code_table = torch.cat(tables).to(self.device)
-        self._code_head = Linear(torch.cat(heads).to(self.device))
+        self._code_head = self._create_head(torch.cat(heads).to(self.device))
         self._offsets = torch.arange(spec.num_codebooks, device=self.device) * spec.codebook_size
         self._text_table = source.get("emb_text.weight", text).to(self.dtype).to(self.device)
         self._text_head: Linear | None = None
         if spec.text_eos_id is not None:
             head = source.folded_weight("head_text", text)
             self._text_head = Linear(head.to(self.dtype).to(self.device))
+
+    def _create_head(self, weight: torch.Tensor) -> Product:
+        if self._team is None:
+            return Linear(weight)
+        from ..layers.cpu_head import CpuHead
+
+        return CpuHead(weight.to(self.dtype), self._team)
 
     def embed_text(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Embeddings [N, hidden] float32 of text ids int64 [N]."""
@@ -252,3 +261,9 @@ class LlamaSpeech:
         if self._text_head is None:
             raise ValueError("this model has no text head")
         return self._text_head(hidden.to(self.dtype)).float()[:, None]
+
+
+def _create_team() -> Team:
+    from ..layers.cpu_team import Team
+
+    return Team()

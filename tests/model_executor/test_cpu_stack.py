@@ -12,6 +12,8 @@ import torch
 from stretto.model_executor.attention.selector import create_attention
 from stretto.model_executor.interfaces import SamplingDefaults, SpeechModelSpec
 from stretto.model_executor.layers import cpu_panels
+from stretto.model_executor.layers.cpu_head import CpuHead
+from stretto.model_executor.layers.cpu_team import Team
 from stretto.model_executor.models.llama_speech import LlamaConfig, LlamaSpeech
 from tests.model_executor.attention.cases import Case
 
@@ -146,3 +148,24 @@ def test_gates_and_values_share_a_panel() -> None:
     weight: Any = torch.arange(128.0)[:, None].expand(128, 32)
     panel = cpu_panels.interleave(weight)[: cpu_panels.PANEL, 0].tolist()
     assert panel == [*range(16), *range(64, 80)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_of_any_width(dtype: torch.dtype, threads: int) -> None:
+    weight, x = torch.randn(2 * 626, 96).to(dtype), torch.randn(70, 96)
+    head = CpuHead(weight, Team())
+    whole = head(x)
+    torch.testing.assert_close(whole, x.to(dtype).float() @ weight.float().T, atol=1e-4, rtol=1e-4)
+    for count in (1, 2, 5, 33):
+        assert torch.equal(head(x[:count]), whole[:count])
+
+
+def test_a_team_may_grow_and_shrink() -> None:
+    head, x = CpuHead(torch.randn(64, 32), Team()), torch.randn(3, 32)
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 3, 2, 1):
+        torch.set_num_threads(threads)
+        results.append(head(x))
+    torch.set_num_threads(before)
+    assert all(torch.equal(result, results[0]) for result in results)
