@@ -213,6 +213,12 @@ class InputBatch:
 
     def embedding_arrays(self, plan: BatchPlan, store: FrameStore) -> Arrays:
         """Which packed positions are text, frames, drawn text and speaker, and their contents."""
+        if plan.is_decode:
+            nothing = np.zeros(0, np.int64)
+            names = ("text_index", "text_source", "drawn_index", "drawn_source")
+            frames = np.arange(len(plan.states))
+            newest = self.newest_frames(plan, store)
+            return {**dict.fromkeys(names, nothing), "frame_index": frames, "frame_source": newest}
         sources: dict[str, list[tuple[LongArray, LongArray]]] = {}
         speakers: list[tuple[int, npt.NDArray[np.float32]]] = []
         start = 0

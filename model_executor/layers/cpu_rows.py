@@ -1,7 +1,7 @@
 """The pointwise parts of a Llama layer for compiled CPU kernels (numba), one row or head at a time.
 
 Same meaning as `functional`. Elements are float32 or bfloat16, sums are float32. `cpu_stack` puts
-them together; nothing here can be called from Python.
+them together; `rms_norm` and `sum_embeddings` are for what comes before and after it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numba import njit
 
-from .cpu_math import FAST, exp32, narrow, widen
+from .cpu_math import FAST, compiled, exp32, narrow, pointer, widen
 
 _F32, _ONE = np.float32(0), np.float32(1)
 
@@ -45,3 +46,43 @@ def gate_row(gate_up: Any, at: Any, ys: Any, base: Any, size: Any, kind: Any) ->
     for i in range(size):
         gate = gate_up[at + i]
         ys[base + i] = narrow(gate * gate_up[at + size + i] / (_ONE + exp32(-gate)), kind)
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """See `functional.rms_norm`; x is contiguous."""
+    out = torch.empty_like(x)
+    _norm_rows(x.data_ptr(), weight.data_ptr(), out.data_ptr(), *x.shape, np.float32(eps))
+    return out
+
+
+def sum_embeddings(table: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Sums [N, hidden] of one embedding of each codebook.
+
+    Args:
+        table: float32 [C * V, hidden], codebook after codebook.
+        codes: int64 [N, C], contiguous.
+    """
+    out = torch.empty(len(codes), table.shape[1])
+    size = len(table) // codes.shape[1]
+    _sum_rows(table.data_ptr(), codes.data_ptr(), out.data_ptr(), *codes.shape, size, out.shape[1])
+    return out
+
+
+@compiled(fastmath=FAST)
+def _norm_rows(x: Any, weight: Any, out: Any, rows: Any, size: Any, eps: Any) -> Any:
+    xs, ws, ys = pointer(x, _F32), pointer(weight, _F32), pointer(out, _F32)
+    for row in range(rows):
+        norm_row(xs, ws, ys, row * size, size, eps, _F32)
+
+
+@compiled()
+def _sum_rows(
+    table: Any, codes: Any, out: Any, rows: Any, columns: Any, size: Any, hidden: Any
+) -> Any:
+    values, ids, sums = pointer(table, _F32), pointer(codes, np.int64(0)), pointer(out, _F32)
+    for row in range(rows):
+        for column in range(columns):
+            source = (column * size + ids[row * columns + column]) * hidden
+            for i in range(hidden):
+                before = sums[row * hidden + i] if column else _F32
+                sums[row * hidden + i] = before + values[source + i]

@@ -182,6 +182,10 @@ class LlamaSpeech:
 
     def embed_frames(self, codes: torch.Tensor) -> torch.Tensor:
         """Sums [N, hidden] float32 of the codebooks' embeddings of int64 [N, num_codebooks]."""
+        if self._stack is not None:
+            from ..layers.cpu_rows import sum_embeddings
+
+            return sum_embeddings(self._code_table, codes)
         return F.embedding(codes + self._offsets, self._code_table).sum(1)
 
     def forward(
@@ -246,6 +250,10 @@ class LlamaSpeech:
 
     def final_norm(self, residual: torch.Tensor) -> torch.Tensor:
         """Hidden states [S, hidden] float32 from rows of what `forward` returned."""
+        if self._stack is not None:
+            from ..layers.cpu_rows import rms_norm as compiled_norm
+
+            return compiled_norm(residual, self.norm, self.config.rms_norm_eps)
         return rms_norm(residual, self.norm, self.config.rms_norm_eps)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
