@@ -31,6 +31,7 @@ from .platform import Platform, SimModel, VocoderWork
 
 FrameCount = Callable[[str, int], int]
 _SENTENCE = re.compile(r"[^.!?。！？]+[.!?。！？]*\s*")
+_LOUDNESS = 0.1
 
 
 class SimClock:
@@ -181,7 +182,9 @@ class SimExecutor:
         began = max(self._clock.read(), self._vocoder_free_at)
         self._vocoder_free_at = began + self._platform.costs.vocoder_s(VocoderWork.of(batch))
         per_frame = self._platform.model.samples_per_frame
-        audio = [np.zeros((job.end - job.start) * per_frame, np.float32) for job in batch.jobs]
+        # Loud, because a real frontend may ask for silent ends to be cut off.
+        lengths = [(job.end - job.start) * per_frame for job in batch.jobs]
+        audio = [np.full(length, _LOUDNESS, dtype=np.float32) for length in lengths]
         return _SimAudio(self._clock, self._vocoder_free_at, audio)
 
     def generated(self, seq_id: str) -> IntArray:
