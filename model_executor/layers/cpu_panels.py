@@ -72,8 +72,9 @@ def has_dots() -> bool:
 def has_tiles() -> bool:
     """True where the processor has AMX for bfloat16 and the system, asked, lets this process use
     its tiles."""
-    features = binding.get_host_cpu_features()
-    return bool(features.get("amx-bf16")) and torch.cpu._init_amx()
+    request = getattr(torch.cpu, "_init_amx", None)  # private: a later torch may lack it
+    present = binding.get_host_cpu_features().get("amx-bf16")
+    return bool(present and request is not None and request())
 
 
 def choose_mode(dtype: torch.dtype) -> Any:
