@@ -1,17 +1,18 @@
 """Synthetic training data: source-voice audio with its prompt tokens and their alignment.
 
-A shard is a ``.npz`` of a few hundred utterances, reproducible from its index alone, so that an
-interrupted run goes on with the shards that are missing. Shards hold no codes and no mels: those
-depend on the codec.
+A shard is a ``.npz`` of a few hundred utterances, reproducible from its corpus and index alone, so
+that an interrupted run goes on with the shards that are missing. Shards hold no codes and no mels:
+those depend on the codec.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +28,18 @@ from stretto.model_executor.frontends.phones import (
 
 from .flite import Speech, Voice
 from .pronunciations import dictionary_words, listed_names, word_phones
+from .short_text import ShortTextGenerator
 from .text import TextGenerator
 
 __all__ = [
+    "GENERAL",
     "LEAD",
     "SAMPLES_PER_FRAME",
     "SAMPLE_RATE",
+    "SHORT",
     "SPEAKERS",
     "TAIL",
+    "Corpus",
     "Utterance",
     "load_shards",
     "make_shards",
@@ -68,6 +73,35 @@ class Utterance:
     samples: npt.NDArray[np.int16]
     tokens: npt.NDArray[np.int16]
     alignment: npt.NDArray[np.int16]
+
+
+class Texts(Protocol):
+    """A generator of texts."""
+
+    def next(self) -> str:
+        """One text."""
+        ...
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A family of shards.
+
+    ``name`` begins the shards' file names; shard ``i`` is seeded with ``first_seed + i``; ``texts``
+    makes the generator from dictionary words, names and seed; ``speakers`` and ``speeds`` weigh the
+    voices and the speaking rates of ``phones.SPEEDS``.
+    """
+
+    name: str
+    shards: int
+    first_seed: int
+    texts: Callable[[Sequence[str], Sequence[str], int], Texts]
+    speakers: tuple[int, int]
+    speeds: tuple[int, int, int, int, int]
+
+
+GENERAL = Corpus("shard", 52, 0, TextGenerator, (56, 44), (3, 4, 86, 4, 3))
+SHORT = Corpus("short", 20, 10_000, ShortTextGenerator, (62, 38), (0, 0, 1, 0, 0))
 
 
 def text_tokens(text: str) -> list[str]:
@@ -164,22 +198,23 @@ def _utterance(text: str, speaker: int, speed_index: int) -> Utterance | None:
     return Utterance(text, speaker, samples, ids, alignment.astype(np.int16))
 
 
-def _utterances(seed: int) -> Iterator[Utterance]:
+def _utterances(corpus: Corpus, index: int) -> Iterator[Utterance]:
+    seed = corpus.first_seed + index
     chooser = random.Random(seed)
-    texts = TextGenerator(dictionary_words(), listed_names(), seed)
+    texts = corpus.texts(dictionary_words(), listed_names(), seed)
     for _ in range(_SHARD_SIZE):
-        speed = chooser.choices(range(len(SPEEDS)), (3, 4, 86, 4, 3))[0]
-        speaker = chooser.choices((0, 1), (56, 44))[0]
+        speed = chooser.choices(range(len(SPEEDS)), corpus.speeds)[0]
+        speaker = chooser.choices((0, 1), corpus.speakers)[0]
         utterance = _utterance(texts.next(), speaker, speed)
         if utterance is not None:
             yield utterance
 
 
-def _write_shard(folder: Path, index: int) -> None:
-    path = folder / f"shard-{index:03d}.npz"
+def _write_shard(folder: Path, corpus: Corpus, index: int) -> None:
+    path = folder / f"{corpus.name}-{index:03d}.npz"
     if path.exists():
         return
-    items = list(_utterances(index))
+    items = list(_utterances(corpus, index))
     lengths = [(len(item.tokens), len(item.alignment)) for item in items]
     partial_path = path.with_suffix(".part")
     with partial_path.open("wb") as file:
@@ -195,22 +230,26 @@ def _write_shard(folder: Path, index: int) -> None:
     partial_path.rename(path)
 
 
-def make_shards(folder: Path, count: int, processes: int = 2) -> None:
-    """Write the shards 0 to ``count - 1`` that are missing; 400 texts each, about 20 minutes."""
+def make_shards(folder: Path, corpus: Corpus, processes: int = 2) -> None:
+    """Write the missing shards; 400 texts each, 10 to 25 minutes of audio."""
     folder.mkdir(parents=True, exist_ok=True)
     with get_context("spawn").Pool(processes) as pool:
-        for _ in pool.imap_unordered(partial(_write_shard, folder), range(count)):
+        write = partial(_write_shard, folder, corpus)
+        for _ in pool.imap_unordered(write, range(corpus.shards)):
             pass
 
 
-def load_shards(folder: Path) -> list[Utterance]:
-    """All utterances of all shards, in shard order."""
-    return [item for path in sorted(folder.glob("shard-*.npz")) for item in _read_shard(path)]
+def load_shards(folder: Path, corpus: Corpus, *, audio: bool = True) -> list[Utterance]:
+    """All utterances of a corpus, in shard order; without ``audio`` their samples are empty."""
+    paths = sorted(folder.glob(f"{corpus.name}-*.npz"))
+    return [item for path in paths for item in _read_shard(path, audio)]
 
 
-def _read_shard(path: Path) -> Iterator[Utterance]:
+def _read_shard(path: Path, audio: bool) -> Iterator[Utterance]:
     with np.load(path) as shard:
-        arrays = {name: shard[name] for name in shard.files}
+        names = (name for name in shard.files if audio or name != "samples")
+        arrays = {name: shard[name] for name in names}
+    heard = arrays.get("samples", np.zeros(0, np.int16))
     token_end = frame_end = 0
     for text, speaker, (tokens, frames) in zip(
         arrays["text"], arrays["speaker"], arrays["lengths"], strict=True
@@ -221,7 +260,7 @@ def _read_shard(path: Path) -> Iterator[Utterance]:
         yield Utterance(
             str(text),
             int(speaker),
-            arrays["samples"][samples],
+            heard[samples],
             arrays["tokens"][token_start:token_end],
             arrays["alignment"][frame_start:frame_end],
         )

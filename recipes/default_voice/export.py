@@ -164,7 +164,7 @@ def load_for_export(work: Path) -> tuple[SpeechGPT, CodeVocoder]:
     """The averaged speech model and the vocoder of a work folder, as saved last."""
     model = SpeechGPT(GPTShape())
     model.load_state_dict(
-        torch.load(work / "gpt.pt", map_location="cpu", weights_only=True)["average"]
+        torch.load(work / "gpt-tuned.pt", map_location="cpu", weights_only=True)["average"]
     )
     vocoder = CodeVocoder(VoiceShape())
     vocoder.load_state_dict(

@@ -2,12 +2,13 @@
 
 Free-running speech needs both helpers early: one attention head in two layers is taught to look at
 the token being spoken, and a middle layer to name it and the two after it. Neither is shipped.
-Validation loss does not rank checkpoints; choose by recognised speech (``evaluate.py``).
+A second phase goes on from the first at a lower rate, with a share of short texts. Validation loss
+does not rank checkpoints; choose by recognised speech (``evaluate.py``).
 """
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,40 @@ from torch.nn import functional as F
 from .data import Utterance
 from .language_model import GPTShape, Layer, SpeechGPT, rotary
 
-__all__ = ["Batch", "batches", "train_gpt"]
+__all__ = ["FIRST_PHASE", "SECOND_PHASE", "Batch", "Phase", "Source", "batches", "train_gpt"]
 
 _TOKENS_PER_BATCH = 4096
-_PEAK_LR = 2e-3
 _WARMUP_STEPS = 150
 _EMA = 0.998
 _SAVE_SECONDS = 150.0
 _IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Source:
+    """Utterances with their codes int16 [frames, codebooks], and the share of batches they fill."""
+
+    utterances: list[Utterance]
+    codes: list[npt.NDArray[np.int16]]
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A learning-rate schedule: warm up to ``peak``, stay for ``hold`` of the time, fall to 0."""
+
+    peak: float
+    hold: float
+
+    def rate(self, step: int, share: float) -> float:
+        """The rate of the ``step``-th step, after ``share`` of the time."""
+        return self.peak * min(
+            1.0, (step + 1) / _WARMUP_STEPS, max(0.0, (1 - share) / (1 - self.hold))
+        )
+
+
+FIRST_PHASE = Phase(2e-3, 0.4)
+SECOND_PHASE = Phase(7e-4, 0.0)
 
 
 @dataclass(frozen=True)
@@ -72,11 +99,18 @@ def _collate(items: list[tuple[Utterance, npt.NDArray[np.int16]]], end: int) -> 
     return Batch(tokens, codes_in, is_frame, targets, spoken, speaker)
 
 
-def batches(
-    utterances: list[Utterance], codes: list[npt.NDArray[np.int16]], seed: int
-) -> Iterator[Batch]:
-    """Endless epochs of batches of utterances of like length, in random order."""
+def batches(sources: Sequence[Source], seed: int) -> Iterator[Batch]:
+    """Endless batches, each of one source, drawn by the sources' shares."""
     random = np.random.default_rng(seed)
+    weights = np.array([source.share for source in sources])
+    epochs = [_epochs(source, np.random.default_rng(seed)) for source in sources]
+    while True:
+        yield next(epochs[random.choice(len(epochs), p=weights / weights.sum())])
+
+
+def _epochs(source: Source, random: np.random.Generator) -> Iterator[Batch]:
+    """Endless epochs of batches of utterances of like length, in random order."""
+    utterances, codes = source.utterances, source.codes
     sizes = np.array([len(u.tokens) + len(u.alignment) for u in utterances])
     end = GPTShape().codes - 1
     while True:
@@ -196,14 +230,9 @@ def _optimizers(model: SpeechGPT) -> list[torch.optim.Optimizer]:
     ids = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in ids]
     return [
-        torch.optim.Muon(matrices, lr=_PEAK_LR, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=_PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01),
+        torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.01),
     ]
-
-
-def _rate(step: int, share: float) -> float:
-    """Warm up, hold until 40 % of the time, then fall linearly to 0."""
-    return _PEAK_LR * min(1.0, (step + 1) / _WARMUP_STEPS, max(0.0, (1 - share) / 0.6))
 
 
 @dataclass
@@ -264,14 +293,16 @@ def _train_step(run: _Run, trainer: Trainer, batch: Batch, rate: float) -> tuple
 
 
 def train_gpt(
-    utterances: list[Utterance],
-    codes: list[npt.NDArray[np.int16]],
+    sources: Sequence[Source],
     path: Path,
     minutes: float,
     device: torch.device,
+    phase: Phase = FIRST_PHASE,
+    start: Path | None = None,
 ) -> SpeechGPT:
-    """Train up to ``minutes`` of training time in all, going on from ``path`` if it is there.
+    """Train up to ``minutes`` in all, going on from ``path`` if it is there, else from ``start``.
 
+    On CPU the minutes are this thread's processor time, so that a busy machine costs no training.
     Returns the running average of the weights.
     """
     torch.manual_seed(0)
@@ -279,21 +310,37 @@ def train_gpt(
     run = _Run(model, copy.deepcopy(model), _optimizers(model))
     if path.exists():
         run.load(path)
-    trainer = Trainer(model)
-    begin, saved = time.monotonic() - run.seconds, time.monotonic()
+    elif start is not None:
+        run.load(start)
+        run.step, run.seconds = 0, 0.0
+    clock = time.thread_time if device.type == "cpu" else time.monotonic
+    _train(run, batches(sources, seed=run.step), path, minutes, phase, clock)
+    return run.average.eval()
+
+
+def _train(
+    run: _Run,
+    data: Iterator[Batch],
+    path: Path,
+    minutes: float,
+    phase: Phase,
+    clock: Callable[[], float],
+) -> None:
+    """Steps until ``run.seconds`` by ``clock`` reach ``minutes``, saved to ``path``."""
+    trainer = Trainer(run.model)
+    begin, saved = clock() - run.seconds, clock()
     tokens = 0
-    for batch in batches(utterances, codes, seed=run.step):
-        run.seconds = time.monotonic() - begin
+    for batch in data:
+        run.seconds = clock() - begin
         share = run.seconds / (60 * minutes)
         if share >= 1:
             break
-        losses = _train_step(run, trainer, batch, _rate(run.step, share))
+        losses = _train_step(run, trainer, batch, phase.rate(run.step, share))
         tokens += batch.tokens.numel()
         if run.step % 50 == 0:
             text = " ".join(f"{loss:.3f}" for loss in losses)
             print(f"gpt step {run.step} {run.seconds:.0f} s {tokens} tokens {text}", flush=True)
-        if time.monotonic() - saved > _SAVE_SECONDS:
+        if clock() - saved > _SAVE_SECONDS:
             run.save(path)
-            saved = time.monotonic()
+            saved = clock()
     run.save(path)
-    return run.average.eval()

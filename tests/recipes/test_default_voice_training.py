@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from recipes.default_voice.data import Utterance
 from recipes.default_voice.export import export
 from recipes.default_voice.language_model import GPTShape, SpeechGPT
 from recipes.default_voice.nets import Encoder, VoiceShape, fsq_values
+from recipes.default_voice.train_gpt import FIRST_PHASE, SECOND_PHASE, Phase, Source, batches
 from recipes.default_voice.vocoder import CodeVocoder
 from stretto.model_executor.models.checkpoint import load_checkpoint
 from stretto.model_executor.vocoders.frame_vocoder import Window, load_vocoder
@@ -84,3 +86,43 @@ def test_generated_rows_do_not_depend_on_prompt_padding(gpt: SpeechGPT) -> None:
     for row, prompt in enumerate(prompts):
         alone = run([prompt], [row])
         assert np.array_equal(together[row], alone[0])
+
+
+def source(speaker: int, share: float) -> Source:
+    """Forty utterances of one speaker of 60 to 99 positions."""
+    codes = [np.zeros((50 + size, 4), np.int16) for size in range(40)]
+    utterances = [
+        Utterance(
+            "no.",
+            speaker,
+            np.zeros(0, np.int16),
+            np.full(10, 3, np.int16),
+            np.full(len(frames), 4, np.int16),
+        )
+        for frames in codes
+    ]
+    return Source(utterances, codes, share)
+
+
+def test_batches_mix_the_sources_by_their_shares() -> None:
+    drawn = batches([source(0, 0.7), source(1, 0.3)], seed=0)
+    speakers = [set(next(drawn).speaker.tolist()) for _ in range(400)]
+    assert {0, 1} not in speakers
+    assert speakers.count({1}) == pytest.approx(120, abs=40)
+
+
+def test_an_epoch_holds_every_utterance_once() -> None:
+    one = source(0, 1.0)
+    drawn = batches([one], seed=0)
+    frames: list[int] = []
+    while len(frames) < len(one.codes):
+        frames += next(drawn).is_frame.sum(1).tolist()
+    assert sorted(frames) == sorted(len(codes) for codes in one.codes)
+
+
+@pytest.mark.parametrize("phase", [FIRST_PHASE, SECOND_PHASE])
+def test_the_rate_warms_up_stays_and_falls_to_nothing(phase: Phase) -> None:
+    assert phase.rate(0, 0.0) < 0.01 * phase.peak
+    assert phase.rate(1000, phase.hold) == pytest.approx(phase.peak)
+    assert phase.rate(1000, (1 + phase.hold) / 2) == pytest.approx(phase.peak / 2)
+    assert phase.rate(1000, 1.0) == 0
