@@ -3,14 +3,15 @@
 A small speech model runs on one core (see `executor`), so the vocoder takes another instead of
 standing between two steps. Steps are done where they are launched. Frames are copied out of the
 frame store before a batch goes to the thread, so the two stages share no tensor. All that touches
-the vocoder's states runs on that thread, in the order in which it was asked for. This module
-decides no order: the engine launches and collects.
+the vocoder's states runs on that thread, in the order in which it was asked for. A small batch with
+a stream's beginning is waited for: undisturbed it takes half as long as beside steps, and somebody
+is listening for it. This module decides no order: the engine launches and collects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,16 @@ import torch
 from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBatch
 from .interfaces import FloatArray
 from .vocoder_runner import VocoderRunner
+
+MOST_FRAMES_WAITED_FOR = 64
+"""Frames, look-ahead included, that take about as long as a few steps: three first chunks."""
+
+
+def is_waited_for(batch: VocoderBatch) -> bool:
+    """True for a small batch that begins a stream."""
+    begins = any(job.start == 0 and not job.is_last for job in batch.jobs)
+    num_frames = sum(job.window_end - job.start for job in batch.jobs)
+    return begins and num_frames <= MOST_FRAMES_WAITED_FOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +91,12 @@ class ThreadQueue:
         return AnsweredStep(self._execute_model(output))
 
     def launch_vocoder(self, batch: VocoderBatch) -> ThreadedAudio:
-        """See `WorkQueue`."""
+        """See `WorkQueue`; the beginning of a stream is done on return, or has failed."""
         windows = self._gather(batch)
-        return ThreadedAudio(self._thread.submit(self._vocoder.decode, windows, batch.jobs))
+        future = self._thread.submit(self._vocoder.decode, windows, batch.jobs)
+        if is_waited_for(batch):
+            wait([future])
+        return ThreadedAudio(future)
 
     def warmup(self) -> None:
         """See `VocoderRunner.warmup`."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from stretto.engine.build import assemble_core
 from stretto.engine.config import EngineConfig
@@ -16,7 +17,8 @@ from stretto.engine.request import SamplingParams, SpeechRequest
 from stretto.model_executor import executor as executor_module
 from stretto.model_executor.executor import ExecutorConfig, LocalExecutor
 from stretto.model_executor.vocoder_runner import VocoderRunner
-from stretto.model_executor.vocoder_thread import ThreadQueue
+from stretto.model_executor.vocoder_thread import ThreadedAudio, ThreadQueue, is_waited_for
+from stretto.scheduler.interfaces import VocoderBatch, VocoderJob
 from tests.model_executor.tiny import ASSETS
 
 TEXTS = ("Hello there.", "One, two, three, four.", "Again.")
@@ -113,10 +115,11 @@ def test_a_state_outlives_no_abort(load: Load, monkeypatch: pytest.MonkeyPatch) 
     entered, may_go = threading.Event(), threading.Event()
     decode = VocoderRunner.decode
 
-    def slow(self: VocoderRunner, *args: object) -> object:
-        entered.set()
-        assert may_go.wait(60)
-        return decode(self, *args)  # type: ignore[arg-type]
+    def slow(self: VocoderRunner, windows: list[Tensor], jobs: list[VocoderJob]) -> object:
+        if jobs[0].start:  # a beginning is waited for, and there would be no one to let it go
+            entered.set()
+            assert may_go.wait(60)
+        return decode(self, windows, jobs)
 
     monkeypatch.setattr(VocoderRunner, "decode", slow)
     core, chunks = make_core(executor), []
@@ -126,6 +129,49 @@ def test_a_state_outlives_no_abort(load: Load, monkeypatch: pytest.MonkeyPatch) 
     core.abort("r2")
     may_go.set()
     assert finish(core, chunks)["r2"].finish_reason == "abort"
+
+
+def job(start: int, end: int, ahead: int = 12, *, is_last: bool = False) -> VocoderJob:
+    return VocoderJob("s", start, end, max(0, start - 20), end + ahead, is_last=is_last)
+
+
+def test_small_beginnings_are_waited_for_and_nothing_else() -> None:
+    first, later = job(0, 7), job(7, 16)
+    assert is_waited_for(VocoderBatch((first,)))
+    assert is_waited_for(VocoderBatch((first, later)))
+    assert not is_waited_for(VocoderBatch((later,)))
+    assert not is_waited_for(VocoderBatch((first, job(30, 78))))
+    assert not is_waited_for(VocoderBatch((job(0, 40, 0, is_last=True),)))
+
+
+def test_a_beginning_is_done_on_return(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second batch waits to be let go; the first does not return before it is done."""
+    executor = load(2)
+    launched: list[tuple[int, bool]] = []
+    may_go = threading.Event()
+    decode, launch = VocoderRunner.decode, ThreadQueue.launch_vocoder
+
+    def slow(self: VocoderRunner, windows: list[Tensor], jobs: list[VocoderJob]) -> object:
+        assert jobs[0].start == 0 or may_go.wait(60)
+        return decode(self, windows, jobs)
+
+    def note(self: ThreadQueue, batch: VocoderBatch) -> ThreadedAudio:
+        audio = launch(self, batch)
+        launched.append((batch.jobs[0].start, audio.is_done))
+        may_go.set()
+        return audio
+
+    monkeypatch.setattr(VocoderRunner, "decode", slow)
+    monkeypatch.setattr(ThreadQueue, "launch_vocoder", note)
+    core, chunks = make_core(executor), []
+    begin(core, 2)
+    while len(launched) < 1:
+        chunks += core.step()
+    may_go.clear()
+    finish(core, chunks)
+    assert launched[0] == (0, True)
+    assert launched[1][0] > 0
+    assert not launched[1][1]
 
 
 def test_an_error_of_the_thread_ends_its_request(
