@@ -4,8 +4,7 @@ A small speech model runs on one core (see `executor`), so the vocoder takes ano
 standing between two steps. Steps are done where they are launched. Frames are copied out of the
 frame store before a batch goes to the thread, so the two stages share no tensor. All that touches
 the vocoder's states runs on that thread, in the order in which it was asked for. A small batch with
-a stream's beginning is waited for: undisturbed it takes half as long as beside steps, and somebody
-is listening for it. This module decides no order: the engine launches and collects.
+a stream's beginning may be waited for (`vocoder_wait`). This module decides no order: the engine launches and collects.
 """
 
 from __future__ import annotations
@@ -19,16 +18,7 @@ import torch
 from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBatch
 from .interfaces import FloatArray
 from .vocoder_runner import VocoderRunner
-
-MOST_FRAMES_WAITED_FOR = 64
-"""Frames, look-ahead included, that take about as long as a few steps: three first chunks."""
-
-
-def is_waited_for(batch: VocoderBatch) -> bool:
-    """True for a small batch that begins a stream."""
-    begins = any(job.start == 0 and not job.is_last for job in batch.jobs)
-    num_frames = sum(job.window_end - job.start for job in batch.jobs)
-    return begins and num_frames <= MOST_FRAMES_WAITED_FOR
+from .vocoder_wait import is_waited_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +69,7 @@ class ThreadQueue:
     ) -> None:
         self._execute_model, self._gather = execute_model, gather
         self._vocoder = vocoder
+        self._num_seqs = 0  # of the last step
         # OpenMP's number of threads is each thread's own, torch's default is the process's: a
         # number of the vocoder's own would become that of every thread that starts later.
         same_threads = (torch.get_num_threads(),)
@@ -88,13 +79,14 @@ class ThreadQueue:
 
     def launch_model(self, output: SchedulerOutput) -> AnsweredStep:
         """See `WorkQueue`."""
+        self._num_seqs = len(output.scheduled)
         return AnsweredStep(self._execute_model(output))
 
     def launch_vocoder(self, batch: VocoderBatch) -> ThreadedAudio:
-        """See `WorkQueue`; the beginning of a stream is done on return, or has failed."""
+        """See `WorkQueue`; what is waited for is done on return, or has failed."""
         windows = self._gather(batch)
         future = self._thread.submit(self._vocoder.decode, windows, batch.jobs)
-        if is_waited_for(batch):
+        if is_waited_for(batch, self._num_seqs):
             wait([future])
         return ThreadedAudio(future)
 

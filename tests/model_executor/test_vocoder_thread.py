@@ -17,7 +17,8 @@ from stretto.engine.request import SamplingParams, SpeechRequest
 from stretto.model_executor import executor as executor_module
 from stretto.model_executor.executor import ExecutorConfig, LocalExecutor
 from stretto.model_executor.vocoder_runner import VocoderRunner
-from stretto.model_executor.vocoder_thread import ThreadedAudio, ThreadQueue, is_waited_for
+from stretto.model_executor.vocoder_thread import ThreadedAudio, ThreadQueue
+from stretto.model_executor.vocoder_wait import is_waited_for
 from stretto.scheduler.interfaces import VocoderBatch, VocoderJob
 from tests.model_executor.tiny import ASSETS
 
@@ -137,11 +138,12 @@ def job(start: int, end: int, ahead: int = 12, *, is_last: bool = False) -> Voco
 
 def test_small_beginnings_are_waited_for_and_nothing_else() -> None:
     first, later = job(0, 7), job(7, 16)
-    assert is_waited_for(VocoderBatch((first,)))
-    assert is_waited_for(VocoderBatch((first, later)))
-    assert not is_waited_for(VocoderBatch((later,)))
-    assert not is_waited_for(VocoderBatch((first, job(30, 78))))
-    assert not is_waited_for(VocoderBatch((job(0, 40, 0, is_last=True),)))
+    assert is_waited_for(VocoderBatch((first,)), 1)
+    assert is_waited_for(VocoderBatch((first, later)), 2)
+    assert not is_waited_for(VocoderBatch((first,)), 3)
+    assert not is_waited_for(VocoderBatch((later,)), 1)
+    assert not is_waited_for(VocoderBatch((first, job(30, 78))), 2)
+    assert not is_waited_for(VocoderBatch((job(0, 40, 0, is_last=True),)), 1)
 
 
 def test_a_beginning_is_done_on_return(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
