@@ -4,7 +4,8 @@ A small speech model runs on one core (see `executor`), so the vocoder takes ano
 standing between two steps. Steps are done where they are launched. Frames are copied out of the
 frame store before a batch goes to the thread, so the two stages share no tensor. All that touches
 the vocoder's states runs on that thread, in the order in which it was asked for. A small batch with
-a stream's beginning may be waited for (`vocoder_wait`). This module decides no order: the engine launches and collects.
+a stream's beginning may be waited for (`vocoder_wait`). This module decides no order: the engine
+launches and collects.
 """
 
 from __future__ import annotations
