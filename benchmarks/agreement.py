@@ -10,21 +10,21 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter, process_time
 from typing import Any
 
 from ..engine.build import assemble_core
 from ..engine.config import EngineConfig
 from .arrivals import ArrivalConfig, arrival_times
-from .calibration import RecordingExecutor, Samples, collect, fit_costs
+from .calibration import Calibrator
 from .drive import Arrival, CpuClock, Replica, WallClock, drive
 from .engine_setup import add_engine_arguments, describe_engine, engine_config, load_executor
 from .metrics import summarize
 from .platform import Platform
+from .recording import RecordingExecutor
 from .report import environment, write_json
 from .sim_executor import SimClock, SimExecutor
 from .step import measured_platform
-from .workload import load_texts
+from .workload import load_texts, spread_frames
 
 COMPARED = {
     "TTFA p50 ms": "p50_audio_ttfp_ms",
@@ -34,6 +34,8 @@ COMPARED = {
     "requests/s": "request_throughput",
 }
 DECIDING = ("TTFA p50 ms", "audio s/s")
+CALIBRATION_SEEDS = (1000, 2000)
+"""Of the loads before and after the real run, whose texts they do not use."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cpu: CPU seconds of one thread, for machines that others use too",
     )
     group.add_argument("--output", type=Path, help="write the comparison as JSON")
+    group.add_argument("--platform-out", type=Path, help="write the costs for `bench simulate`")
 
 
 def make_arrivals(args: argparse.Namespace) -> list[Arrival]:
@@ -61,10 +64,8 @@ def make_arrivals(args: argparse.Namespace) -> list[Arrival]:
     config = ArrivalConfig(rate=args.request_rate)
     times = arrival_times(config, seed=args.load_seed, num_requests=args.num_requests)
     texts = load_texts(args.texts, len(times), args.load_seed)
-    shortest = max(args.frames // 4, 1)
-    spread = args.frames - shortest
     return [
-        Arrival(i, at, text, frames=shortest + (i * 7919) % (spread + 1))
+        Arrival(i, at, text, frames=spread_frames(args.frames, i))
         for i, (at, text) in enumerate(zip(times, texts, strict=True))
     ]
 
@@ -114,16 +115,20 @@ def run(args: argparse.Namespace) -> int:
     executor = load_executor(config)
     sizes = [int(item) for item in args.calibration_sizes.split(",")]
     on_cpu_time = args.clock == "cpu"
-    now = process_time if on_cpu_time else perf_counter
     arrivals = make_arrivals(args)
-    clock = CpuClock() if on_cpu_time else WallClock()
-    samples = collect(executor, config, sizes, args.frames, now, args.texts)
+    clock: WallClock | CpuClock = CpuClock() if on_cpu_time else WallClock()
+    texts = [arrival.text for arrival in arrivals]
+    before, after = (
+        Calibrator(executor, config, clock, args.texts, texts, seed) for seed in CALIBRATION_SEEDS
+    )
+    measured = before.run(sizes, args.frames)
     real = run_real(executor, config, arrivals, clock)
-    after = collect(executor, config, sizes, args.frames, now, args.texts)
-    costs = fit_costs(Samples(samples.steps + after.steps, samples.batches + after.batches))
-    platform = measured_platform("agreement", executor, costs)
+    measured = measured + after.run(sizes, args.frames)
+    platform = measured_platform("agreement", executor, measured)
     if on_cpu_time:
         platform = replace(platform, vocoder_beside=False)
+    if args.platform_out is not None:
+        platform.save(args.platform_out)
     rows = compare(real, run_simulated(platform, executor, config, arrivals))
     print(f"{'':<20}{'real':>12}{'simulated':>12}{'error':>9}")
     for row in rows:

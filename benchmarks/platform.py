@@ -31,6 +31,11 @@ def interpolate(points: Points, x: float) -> float:
     return max(y0 + (y1 - y0) * (x - x0) / (x1 - x0), 0.0)
 
 
+def within(points: Points, x: float) -> float:
+    """Like `interpolate`, but beyond the outer points their values stay."""
+    return interpolate(points, min(max(x, points[0][0]), points[-1][0]))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimModel:
     """The shape of a model, as far as scheduling depends on it.
@@ -47,6 +52,8 @@ class SimModel:
         seconds_per_char: of audio, on average.
         length_sigma: spread of the logarithm of the audio's length for one text.
         max_segment_chars: longer texts are split at sentence ends.
+        quiet_lead_s: of a segment's audio before anything is loud, which delivery may cut.
+        quiet_tail_s: after the last that is loud.
     """
 
     frame_rate: float = 46.875
@@ -60,6 +67,8 @@ class SimModel:
     seconds_per_char: float = 0.065
     length_sigma: float = 0.1
     max_segment_chars: int = 160
+    quiet_lead_s: float = 0.0
+    quiet_tail_s: float = 0.0
 
     @property
     def sample_rate(self) -> int:
@@ -115,6 +124,12 @@ class Costs:
         vocoder_s_per_ahead_frame: each frame of look-ahead of a job that begins a stream; later
             chunks have them computed already.
         vocoder_s_per_row: each job of a batch beyond the first.
+        step_slowdown: (sequences, so many times as long takes a step beside a vocoder batch).
+        vocoder_slowdown: (sequences of the steps, so many times as long takes a batch beside them).
+        step_after_batch: (sequences, extra seconds of the step after a batch that it waited for).
+        cold_step: (seconds without work, extra seconds of the step that follows).
+        cold_vocoder: (seconds without work, extra seconds of the first batch that follows).
+        request_s: taking in a segment.
     """
 
     decode: Points
@@ -123,6 +138,12 @@ class Costs:
     vocoder: Points = ((0.0, 0.0), (1.0, 0.0))
     vocoder_s_per_ahead_frame: float = 0.0
     vocoder_s_per_row: float = 0.0
+    step_slowdown: Points = ((1.0, 1.0),)
+    vocoder_slowdown: Points = ((1.0, 1.0),)
+    step_after_batch: Points = ((1.0, 0.0),)
+    cold_step: Points = ((0.0, 0.0),)
+    cold_vocoder: Points = ((0.0, 0.0),)
+    request_s: float = 0.0
 
     def step_s(self, num_seqs: int, num_tokens: int, num_context: int) -> float:
         """A step of `num_tokens` positions, `num_seqs` sequences and `num_context` cached ones."""
@@ -144,6 +165,8 @@ class Platform:
         source: where the numbers come from.
         vocoder_beside: the vocoder runs beside the steps of the speech model, on a core of its
             own, instead of between them.
+        waits_for_beginnings: steps wait for small batches that begin a stream even so; see
+            `model_executor.vocoder_wait`.
     """
 
     name: str
@@ -151,6 +174,7 @@ class Platform:
     model: SimModel = field(default_factory=SimModel)
     source: str = ""
     vocoder_beside: bool = False
+    waits_for_beginnings: bool = False
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -173,6 +197,7 @@ class Platform:
                 model=SimModel(**_known(SimModel, data.get("model", {}))),
                 source=data.get("source", ""),
                 vocoder_beside=data.get("vocoder_beside", False),
+                waits_for_beginnings=data.get("waits_for_beginnings", False),
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no platform file: {error!r}") from error

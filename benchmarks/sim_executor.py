@@ -2,7 +2,7 @@
 
 It stands where a loaded model would, so that the real `EngineCore`, both schedulers and the
 delivery of audio run unchanged under a simulated clock. Frames end when the `SimModel` says so;
-audio is silence of the right length.
+audio is a constant of the right length, quiet at a segment's ends as the `SimModel` says.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from ..model_executor.interfaces import (
     SpeechModelSpec,
     VocoderSpec,
 )
-from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBatch
-from .platform import Platform, SimModel, VocoderWork
+from ..model_executor.vocoder_wait import is_waited_for
+from ..scheduler.interfaces import ModelRunnerOutput, SchedulerOutput, VocoderBatch, VocoderJob
+from .platform import Platform, SimModel, VocoderWork, within
 
 FrameCount = Callable[[str, int], int]
 _SENTENCE = re.compile(r"[^.!?。！？]+[.!?。！？]*\s*")
@@ -38,22 +39,28 @@ class SimClock:
     """Simulated seconds; moves only when told to."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.restart()
 
     def restart(self) -> None:
         """Count from zero again."""
-        self.now = 0.0
+        self.now = self._worked_until = 0.0
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since work last took time."""
+        return self.now - self._worked_until
 
     def read(self) -> float:
         """The time."""
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` pass."""
+        """Let `seconds` of work pass."""
         self.now += seconds
+        self._worked_until = self.now
 
     def wait_until(self, time: float) -> None:
-        """Let time pass until `time`, if it has not come yet."""
+        """Let time pass without work until `time`, if it has not come yet."""
         self.now = max(self.now, time)
 
 
@@ -96,22 +103,30 @@ def split(text: str, max_chars: int) -> list[str]:
     return segments
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _SimAudio:
-    """A vocoder batch under way; see `Pending`."""
+    """A vocoder batch under way; see `Pending`.
+
+    Attributes:
+        left_s: that it still takes with nothing beside it.
+        was_awaited: the core stood still for it, and has not gone on yet.
+    """
 
     clock: SimClock
-    ready_at: float
+    left_s: float
     audio: list[FloatArray]
+    was_awaited: bool = False
 
     @property
     def is_done(self) -> bool:
         """True when its time has passed."""
-        return self.clock.read() >= self.ready_at
+        return self.left_s <= 0.0
 
     def wait(self) -> list[FloatArray]:
         """Let that time pass."""
-        self.clock.wait_until(self.ready_at)
+        if self.left_s > 0.0:
+            self.clock.advance(self.left_s)
+            self.left_s, self.was_awaited = 0.0, True
         return self.audio
 
 
@@ -121,16 +136,30 @@ class _BesideQueue:
     depth = 0
     max_batches = 1
 
-    def __init__(self, executor: SimExecutor) -> None:
+    def __init__(self, executor: SimExecutor, *, waits_for_beginnings: bool) -> None:
         self._executor = executor
+        self._waits_for_beginnings = waits_for_beginnings
+        self._num_seqs = 0
 
     def launch_model(self, output: SchedulerOutput) -> Done[ModelRunnerOutput]:
         """See `WorkQueue`."""
+        self._num_seqs = len(output.scheduled)
         return Done(self._executor.execute_model(output))
 
     def launch_vocoder(self, batch: VocoderBatch) -> _SimAudio:
         """See `WorkQueue`."""
-        return self._executor.begin_vocoder(batch)
+        audio = self._executor.begin_vocoder(batch)
+        if self._waits_for_beginnings and is_waited_for(batch, self._num_seqs):
+            audio.wait()
+        return audio
+
+
+@dataclass(slots=True)
+class _SimSequence:
+    """A sequence: frames it will have in all, and draws until its end."""
+
+    num_frames: int
+    left: int
 
 
 class SimExecutor:
@@ -148,9 +177,13 @@ class SimExecutor:
         self._platform = platform
         self._clock = clock
         self._frames_of = frames_of or platform.model.frames_of
-        self._left: dict[str, int] = {}
-        self._vocoder_free_at = 0.0
-        self.work_queue = _BesideQueue(self) if platform.vocoder_beside else None
+        self._sequences: dict[str, _SimSequence] = {}
+        self._cold_step_s = self._cold_vocoder_s = 0.0  # extra seconds of the next of each
+        self._beside = _SimAudio(clock, 0.0, [])
+        waits = platform.waits_for_beginnings
+        self.work_queue = (
+            _BesideQueue(self, waits_for_beginnings=waits) if platform.vocoder_beside else None
+        )
         self.frontend = SimFrontend(platform.model)
         self.num_kv_blocks = platform.model.num_kv_blocks
         self.speech_spec = _speech_spec(platform.model)
@@ -159,33 +192,72 @@ class SimExecutor:
 
     def add_sequence(self, seq_id: str, prompt: Prompt, sampling: ResolvedSampling) -> None:
         """Draw how many frames it will have."""
-        self._left[seq_id] = self._frames_of(prompt.text, sampling.seed)
+        self._note_idle()
+        self._clock.advance(self._platform.costs.request_s)
+        drawn = self._frames_of(prompt.text, sampling.seed)
+        self._sequences[seq_id] = _SimSequence(min(drawn, sampling.max_new_tokens), drawn)
 
     def execute_model(self, output: SchedulerOutput) -> ModelRunnerOutput:
         """Take a step's time; a sequence stops at the draw after its last frame."""
+        self._note_idle()
         context = sum(item.num_computed_tokens for item in output.scheduled)
         costs = self._platform.costs
         step_s = costs.step_s(len(output.scheduled), output.num_scheduled_tokens, context)
-        self._clock.advance(step_s)
+        self._run_step(step_s + self._extra_s(len(output.scheduled)), len(output.scheduled))
         sampled = tuple(item.seq_id for item in output.scheduled if item.samples)
-        stopped = frozenset(seq_id for seq_id in sampled if self._left[seq_id] == 0)
+        stopped = frozenset(seq_id for seq_id in sampled if self._sequences[seq_id].left == 0)
         for seq_id in sampled:
-            self._left[seq_id] -= 1
+            self._sequences[seq_id].left -= 1
         return ModelRunnerOutput(sampled, stopped)
 
     def execute_vocoder(self, batch: VocoderBatch) -> list[FloatArray]:
-        """Take a batch's time; silence of the right lengths."""
+        """Take a batch's time; audio of the right lengths."""
         return self.begin_vocoder(batch).wait()
 
     def begin_vocoder(self, batch: VocoderBatch) -> _SimAudio:
-        """Audio that is ready when the batches before it and its own time have passed."""
-        began = max(self._clock.read(), self._vocoder_free_at)
-        self._vocoder_free_at = began + self._platform.costs.vocoder_s(VocoderWork.of(batch))
-        per_frame = self._platform.model.samples_per_frame
-        # Loud, because a real frontend may ask for silent ends to be cut off.
-        lengths = [(job.end - job.start) * per_frame for job in batch.jobs]
-        audio = [np.full(length, _LOUDNESS, dtype=np.float32) for length in lengths]
-        return _SimAudio(self._clock, self._vocoder_free_at, audio)
+        """Audio that is ready when its time has passed; the one before it is done."""
+        seconds = self._platform.costs.vocoder_s(VocoderWork.of(batch)) + self._cold_vocoder_s
+        self._cold_vocoder_s = 0.0
+        self._beside = _SimAudio(self._clock, seconds, [self._decode(job) for job in batch.jobs])
+        return self._beside
+
+    def _note_idle(self) -> None:
+        """After a pause, work is slower at first."""
+        if (idle_s := self._clock.idle_s) > 0.0:
+            costs = self._platform.costs
+            self._cold_step_s = within(costs.cold_step, idle_s)
+            self._cold_vocoder_s = within(costs.cold_vocoder, idle_s)
+            self._beside.was_awaited = False  # so long ago that it is part of the pause
+
+    def _extra_s(self, num_seqs: int) -> float:
+        """What a step takes longer because of what was before it."""
+        extra_s, self._cold_step_s = self._cold_step_s, 0.0
+        if self._beside.was_awaited:
+            self._beside.was_awaited = False
+            extra_s += within(self._platform.costs.step_after_batch, num_seqs)
+        return extra_s
+
+    def _run_step(self, alone_s: float, num_seqs: int) -> None:
+        """Let a step's time pass; what of it has a batch beside it is slower, and so is that."""
+        costs, beside = self._platform.costs, self._beside
+        slowdown = within(costs.step_slowdown, num_seqs)
+        vocoder_slowdown = within(costs.vocoder_slowdown, num_seqs)
+        batch_s = beside.left_s * vocoder_slowdown
+        both_s = min(batch_s, alone_s * slowdown)
+        # Not by subtraction alone: a batch that is done must not be a rounding error away from it.
+        beside.left_s = 0.0 if both_s == batch_s else beside.left_s - both_s / vocoder_slowdown
+        self._clock.advance(both_s + max(alone_s - both_s / slowdown, 0.0))
+
+    def _decode(self, job: VocoderJob) -> FloatArray:
+        """float32 [samples] of a job: loud but for the segment's ends, so that delivery cuts as
+        much as of real audio."""
+        model = self._platform.model
+        per_frame, rate = model.samples_per_frame, model.sample_rate
+        num_frames = self._sequences[job.seq_id].num_frames
+        first = round(model.quiet_lead_s * rate)
+        last = num_frames * per_frame - round(model.quiet_tail_s * rate)
+        at = np.arange(job.start * per_frame, job.end * per_frame)
+        return np.where((at >= first) & (at < last), np.float32(_LOUDNESS), np.float32(0.0))
 
     def generated(self, seq_id: str) -> IntArray:
         """Nothing was really drawn."""
@@ -193,15 +265,15 @@ class SimExecutor:
 
     def remove_sequence(self, seq_id: str) -> None:
         """Forget a sequence."""
-        self._left.pop(seq_id, None)
+        self._sequences.pop(seq_id, None)
 
     def warmup(self) -> None:
         """Nothing to warm."""
 
     def check_idle(self) -> None:
         """Raise when a sequence is still known."""
-        if self._left:
-            raise RuntimeError(f"{len(self._left)} sequences are still known")
+        if self._sequences:
+            raise RuntimeError(f"{len(self._sequences)} sequences are still known")
 
     def close(self) -> None:
         """Nothing to release."""

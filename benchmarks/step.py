@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,13 @@ import torch
 
 from ..engine.build import resolve_config
 from ..model_executor.models.checkpoint import load_checkpoint
+from ..model_executor.vocoder_thread import ThreadQueue
 from .ar_stage import PHASES, ArStage, PhaseTimer, StepTiming, decode_steps, device_wait
-from .calibration import collect, fit_costs
+from .calibration import Calibrator, Samples, fit_costs, fit_silence
+from .drive import WallClock
 from .engine_setup import add_engine_arguments, describe_engine, engine_config, load_executor
 from .floor import add_floor
-from .platform import Costs, Platform, SimModel
+from .platform import Platform, SimModel
 from .report import environment, write_json
 
 
@@ -64,23 +65,29 @@ def format_rows(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def measured_platform(name: str, executor: Any, costs: Costs) -> Platform:
-    """The platform of measured costs and the executor's own declarations."""
-    speech, vocoder = executor.speech_spec, executor.vocoder_spec
+def measured_platform(name: str, executor: Any, samples: Samples) -> Platform:
+    """The platform of measured costs and the executor's own declarations.
+
+    Raises:
+        ValueError: the samples are too few.
+    """
+    speech, vocoder, queue = executor.speech_spec, executor.vocoder_spec, executor.work_queue
     facts = environment()
+    model = SimModel(
+        frame_rate=speech.frame_rate,
+        samples_per_frame=vocoder.samples_per_frame,
+        left_context=vocoder.left_context,
+        right_context=vocoder.right_context,
+        max_model_len=speech.max_model_len,
+        num_kv_blocks=executor.num_kv_blocks,
+    )
     return Platform(
         name=name,
-        costs=costs,
-        model=SimModel(
-            frame_rate=speech.frame_rate,
-            samples_per_frame=vocoder.samples_per_frame,
-            left_context=vocoder.left_context,
-            right_context=vocoder.right_context,
-            max_model_len=speech.max_model_len,
-            num_kv_blocks=executor.num_kv_blocks,
-        ),
+        costs=fit_costs(samples),
+        model=fit_silence(samples, model),
         source=f"measured {facts['date']} on {facts['machine']}, commit {facts['commit']}",
-        vocoder_beside=executor.work_queue is not None,
+        vocoder_beside=queue is not None,
+        waits_for_beginnings=isinstance(queue, ThreadQueue),
     )
 
 
@@ -89,8 +96,8 @@ def run(args: argparse.Namespace) -> int:
     config = engine_config(args)
     executor = load_executor(config)
     if args.platform_out is not None:
-        samples = collect(executor, config, args.sizes, 4 * args.steps, perf_counter)
-        platform = measured_platform(args.platform_out.stem, executor, fit_costs(samples))
+        samples = Calibrator(executor, config, WallClock()).run(args.sizes, 4 * args.steps)
+        platform = measured_platform(args.platform_out.stem, executor, samples)
         platform.save(args.platform_out)
     timer = None if args.no_split else PhaseTimer(executor, device_wait(executor))
     stage = ArStage(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 LANGUAGES = ("en", "zh")
+_GOLDEN = (5**0.5 - 1) / 2
 _CHARS = {"en": 1.0, "zh": 0.35}  # characters that take as long to say as one English one
 
 
@@ -120,3 +121,12 @@ def load_texts(source: str, count: int, seed: int) -> list[str]:
     lines = _lines(path)
     order = np.random.default_rng(seed).permutation(len(lines))
     return [lines[order[index % len(lines)]] for index in range(count)]
+
+
+def spread_frames(longest: int, index: int) -> int:
+    """Frames of request `index` of a load with fixed lengths, from a quarter of `longest` to all.
+
+    Multiples of the golden ratio fill the range evenly, wherever the indices begin and end.
+    """
+    shortest = max(longest // 4, 1)
+    return shortest + int((index * _GOLDEN) % 1.0 * (longest - shortest + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -13,7 +14,8 @@ import pytest
 
 from stretto.benchmarks import cli
 from stretto.benchmarks.arrivals import ArrivalConfig
-from stretto.benchmarks.calibration import collect, fit_costs
+from stretto.benchmarks.calibration import Calibrator, Samples, fit_costs, fit_silence
+from stretto.benchmarks.drive import Arrival, Replica, drive
 from stretto.benchmarks.metrics import summarize
 from stretto.benchmarks.platform import (
     Costs,
@@ -23,10 +25,15 @@ from stretto.benchmarks.platform import (
     builtin_platforms,
     fit_points,
     interpolate,
+    within,
 )
-from stretto.benchmarks.sim_executor import SimClock, SimExecutor, split
+from stretto.benchmarks.sim_executor import SimClock, SimExecutor, SimFrontend, split
 from stretto.benchmarks.simulate import POLICIES, SimConfig, simulate
+from stretto.benchmarks.workload import load_texts, spread_frames
+from stretto.engine.build import assemble_core
 from stretto.engine.config import EngineConfig
+from stretto.engine.request import SpeechRequest
+from stretto.model_executor.interfaces import Prompt, SpeechEdges
 from stretto.scheduler.interfaces import VocoderBatch, VocoderJob
 
 STEP_S, VOCODER_S = 0.01, 0.002
@@ -87,6 +94,75 @@ def test_a_vocoder_beside_the_steps_takes_none_of_their_time() -> None:
         assert record.ttfa_s == pytest.approx((9 if beside else 8.5) * STEP_S)
         assert record.audio_s == pytest.approx(100 / 46.875)
     assert finished[True] < finished[False]
+
+
+def test_steps_and_vocoder_side_by_side_slow_each_other() -> None:
+    """A batch of two steps' length, beside it, takes half as long again, and they twice as long."""
+    costs = replace(
+        HAND.costs,
+        vocoder=((1.0, 2 * STEP_S),),
+        step_slowdown=((1.0, 2.0),),
+        vocoder_slowdown=((1.0, 1.5),),
+    )
+    platform = replace(HAND, costs=costs, vocoder_beside=True)
+    (record,), _ = simulate(config(platform), lambda text, seed: 100)
+    # Of its three steps' time one step takes two; the next is half done when the batch is, and
+    # does its other half at its own pace.
+    assert record.ttfa_s == pytest.approx((6 + 2 + 1.5) * STEP_S)
+
+
+def test_few_wait_for_a_beginning_where_the_platform_does() -> None:
+    slow = replace(
+        HAND.costs,
+        vocoder=((1.0, 2.5 * STEP_S),),
+        vocoder_slowdown=((1.0, 9.0),),
+        step_after_batch=((1.0, STEP_S),),
+    )
+    waits = replace(HAND, costs=slow, vocoder_beside=True, waits_for_beginnings=True)
+    records, _ = simulate(config(waits), lambda text, seed: 100)
+    assert records[0].ttfa_s == pytest.approx(8.5 * STEP_S)
+    hasty = replace(waits, waits_for_beginnings=False)
+    records, _ = simulate(config(hasty), lambda text, seed: 100)
+    assert records[0].ttfa_s == pytest.approx((6 + 23) * STEP_S)
+
+
+def test_what_was_before_a_step_makes_it_longer() -> None:
+    """Five seconds of silence before the second request; its first step is cold, and its batch."""
+    costs = replace(
+        HAND.costs,
+        cold_step=((0.0, 0.0), (1.0, 3 * STEP_S)),
+        cold_vocoder=((0.0, 0.0), (1.0, 5 * VOCODER_S)),
+        step_after_batch=((1.0, 2 * STEP_S),),
+        request_s=STEP_S / 2,
+    )
+    arrivals = ArrivalConfig(rate=0.2, pattern="constant")
+    case = config(replace(HAND, costs=costs), num_requests=2, arrivals=arrivals)
+    records, _ = simulate(case, lambda text, seed: 7)
+    second = records[1]
+    assert second.ttfa_s == pytest.approx((6 + 3 + 0.5) * STEP_S + 6 * VOCODER_S)
+    # Two more steps and the draw that ends it, the first of them after a batch; then a batch.
+    rest_s = (2 + 2) * STEP_S + VOCODER_S
+    assert second.e2e_s - (second.ttfa_s or 0.0) == pytest.approx(rest_s)
+
+
+def test_quiet_ends_are_cut_as_real_ones_are() -> None:
+    """The frontend asks for 0.1 s of silence before and 0.2 s after."""
+    model = replace(HAND.model, quiet_lead_s=0.35, quiet_tail_s=0.5)
+    clock = SimClock()
+    executor = SimExecutor(replace(HAND, model=model), clock, lambda text, seed: 100)
+    executor.frontend = TrimmingFrontend(model)
+    core = assemble_core(executor, replace(SETTINGS, warmup=False))
+    core.clock = clock.read
+    (record,), _ = drive([Replica(core, clock)], [Arrival(0, 0.0, "Some text.")])
+    assert record.audio_s == pytest.approx(100 / 46.875 - 0.25 - 0.3, abs=1e-3)
+
+
+class TrimmingFrontend(SimFrontend):
+    """A `SimFrontend` whose segments say how much silence they want around them."""
+
+    def encode(self, request: SpeechRequest) -> list[Prompt]:
+        edges = SpeechEdges(threshold=0.01, lead_s=0.1, tail_s=0.2)
+        return [replace(prompt, edges=edges) for prompt in super().encode(request)]
 
 
 def test_batching_shares_steps_and_serving_one_by_one_does_not() -> None:
@@ -183,25 +259,98 @@ def test_costs_are_piecewise_linear_and_go_on_beyond_their_ends() -> None:
     assert fit_points([2, 1, 1, 1], [9, 1, 2, 30]) == ((1, 2.0), (2, 9.0))
 
 
-def test_calibration_finds_the_costs_it_is_shown() -> None:
-    true = Costs(
-        decode=((1.0, 0.01), (8.0, 0.024)),
-        prefill_s_per_token=1e-3,
-        context_s_per_token=1e-5,
-        vocoder=((0.0, 2e-3), (1000.0, 0.202)),
-        vocoder_s_per_ahead_frame=3e-4,
-        vocoder_s_per_row=5e-4,
-    )
+TRUE = Costs(
+    decode=((1.0, 0.01), (8.0, 0.024)),
+    prefill_s_per_token=1e-3,
+    context_s_per_token=1e-5,
+    vocoder=((0.0, 2e-3), (1000.0, 0.202)),
+    vocoder_s_per_ahead_frame=3e-4,
+    vocoder_s_per_row=5e-4,
+)
+
+
+def calibrated(true: Costs, *, beside: bool, model: SimModel = HAND.model) -> Samples:
+    """What the calibration sees of a machine with these costs."""
     clock = SimClock()
-    executor = SimExecutor(Platform(name="true", costs=true, model=HAND.model), clock)
-    samples = collect(executor, SETTINGS, (1, 2, 4, 8), 80, clock.read)
-    found = fit_costs(samples)
+    platform = Platform(
+        name="true", costs=true, model=model, vocoder_beside=beside, waits_for_beginnings=beside
+    )
+    executor = SimExecutor(platform, clock)
+    if model.quiet_lead_s:
+        executor.frontend = TrimmingFrontend(model)
+    return Calibrator(executor, SETTINGS, clock).run((1, 2, 4, 8), 80)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_calibration_finds_the_costs_it_is_shown(beside: bool) -> None:
+    found = fit_costs(calibrated(TRUE, beside=beside))
     for num_seqs in (1, 3, 8):
         for num_tokens, context in ((num_seqs, 400), (num_seqs + 50, 100)):
             args = (num_seqs, num_tokens, context)
-            assert found.step_s(*args) == pytest.approx(true.step_s(*args), rel=0.05)
+            assert found.step_s(*args) == pytest.approx(TRUE.step_s(*args), rel=0.05)
     for work in (VocoderWork(1, 10, 4), VocoderWork(4, 100, 0), VocoderWork(8, 300, 16)):
-        assert found.vocoder_s(work) == pytest.approx(true.vocoder_s(work), rel=0.05)
+        assert found.vocoder_s(work) == pytest.approx(TRUE.vocoder_s(work), rel=0.05)
+    for points in (found.step_slowdown, found.vocoder_slowdown):
+        assert [factor for _, factor in points] == pytest.approx([1.0] * len(points), rel=0.1)
+    assert within(found.cold_step, 1.0) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_calibration_finds_what_service_adds() -> None:
+    cold_step = ((0.0, 0.0), (0.01, 0.03))
+    true = replace(
+        TRUE,
+        vocoder=((0.0, 0.1), (1000.0, 0.3)),
+        step_slowdown=((1.0, 1.5), (8.0, 1.2)),
+        vocoder_slowdown=((1.0, 1.8), (8.0, 1.4)),
+        step_after_batch=((1.0, 0.004),),
+        cold_step=cold_step,
+        request_s=0.002,
+    )
+    found = fit_costs(calibrated(true, beside=True))
+    for size in (1, 8):
+        for points, wanted in (
+            (found.step_slowdown, true.step_slowdown),
+            (found.vocoder_slowdown, true.vocoder_slowdown),
+        ):
+            assert within(points, size) == pytest.approx(within(wanted, size), rel=0.1)
+    assert within(found.step_after_batch, 1) == pytest.approx(0.004, rel=0.1)
+    for idle_s in (0.05, 0.2, 5.0):
+        assert within(found.cold_step, idle_s) == pytest.approx(0.03, rel=0.15)
+
+
+def test_calibration_hears_the_silence_at_the_ends() -> None:
+    model = replace(HAND.model, quiet_lead_s=0.05, quiet_tail_s=0.15)
+    samples = calibrated(TRUE, beside=True, model=model)
+    found = fit_silence(samples, HAND.model)
+    assert found.quiet_lead_s == pytest.approx(0.05, abs=1e-3)
+    assert found.quiet_tail_s == pytest.approx(0.15, abs=1e-3)
+    assert fit_silence(Samples(), model) == model
+
+
+def test_calibration_takes_other_texts_than_the_measurement() -> None:
+    clock = SimClock()
+    executor = SimExecutor(HAND, clock)
+    spoken: list[str] = []
+
+    class Noting(SimFrontend):
+        def encode(self, request: SpeechRequest) -> list[Prompt]:
+            spoken.append(request.text)
+            return super().encode(request)
+
+    executor.frontend = Noting(HAND.model)
+    avoid = load_texts("en-short", 20, 0)
+    Calibrator(executor, SETTINGS, clock, avoid=avoid).run((1, 4), 20)
+    assert spoken
+    assert not set(spoken) & set(avoid)
+
+
+def test_fixed_lengths_fill_their_range_wherever_one_begins() -> None:
+    for first in (0, 1000):
+        lengths = sorted(spread_frames(120, first + index) for index in range(30))
+        assert lengths[0] >= 30
+        assert lengths[-1] <= 120
+        gaps = [b - a for a, b in itertools.pairwise([30, *lengths, 120])]
+        assert max(gaps) <= 9
 
 
 def test_texts_are_split_at_sentence_ends() -> None:
