@@ -27,9 +27,10 @@ from .recording import BatchSample, Recording, RecordingExecutor, Silence, StepS
 from .workload import load_texts, spread_frames
 
 PAUSES_S = (0.05, 0.2, 0.6)
-"""Between requests that come one by one; longer ones cost no more."""
+"""Between requests that come one by one; the first costs as much as the others."""
 
 _PAUSES_EACH = 5
+_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _COLD_STEPS_AFTER_BATCH = 5
 _STEPS_SHARED = 3  # a batch's end is seen after a step only, so shorter ones say little
 _SEGMENTS_HEARD = 120  # few have a long silence, so that its mean needs many
@@ -41,11 +42,11 @@ class ColdStart:
     """A request that found the engine idle.
 
     Attributes:
-        idle_s: how long it had been; one of `PAUSES_S`.
+        due: when it was to come, on the calibration's clock.
         recording: of the request.
     """
 
-    idle_s: float
+    due: float
     recording: Recording
 
 
@@ -135,8 +136,7 @@ class Calibrator:
         if is_beside:
             self.samples.service += [self._load(core, recorder, n, frames) for n in sizes]
         for pause_s in PAUSES_S * _PAUSES_EACH:
-            recording = self._load(core, recorder, 1, frames, pause_s)
-            self.samples.cold.append(ColdStart(pause_s, recording))
+            self.samples.cold.append(self._cold_start(core, recorder, frames, pause_s))
         self.samples.silence += recorder.quiet.found
 
     def _core(self, recorder: RecordingExecutor) -> EngineCore:
@@ -145,17 +145,23 @@ class Calibrator:
         return core
 
     def _load(
-        self,
-        core: EngineCore,
-        recorder: RecordingExecutor,
-        size: int,
-        frames: int,
-        pause_s: float = 0.0,
+        self, core: EngineCore, recorder: RecordingExecutor, size: int, frames: int
     ) -> Recording:
-        """Start `size` requests at once, when there was no work for `pause_s`; step to the end."""
-        processed = [self._process(core, text, frames) for text in self._draw(size)]
-        if pause_s:
-            self._clock.wait_until(self._clock.read() + pause_s)
+        """Start `size` requests at once and step to the end."""
+        return self._speak(core, recorder, self._processed(core, size, frames))
+
+    def _cold_start(
+        self, core: EngineCore, recorder: RecordingExecutor, frames: int, pause_s: float
+    ) -> ColdStart:
+        """Start one request after a pause."""
+        processed = self._processed(core, 1, frames)
+        due = self._clock.read() + pause_s
+        self._clock.wait_until(due)
+        return ColdStart(due, self._speak(core, recorder, processed))
+
+    def _speak(
+        self, core: EngineCore, recorder: RecordingExecutor, processed: Sequence[ProcessedRequest]
+    ) -> Recording:
         for index, request in enumerate(processed):
             began = self._clock.read()
             core.add_request(f"calibration-{index}", request)
@@ -163,6 +169,9 @@ class Calibrator:
         recording = Recording()
         recording.run(core, recorder, self._clock.read)
         return recording
+
+    def _processed(self, core: EngineCore, size: int, frames: int) -> list[ProcessedRequest]:
+        return [self._process(core, text, frames) for text in self._draw(size)]
 
     def _process(self, core: EngineCore, text: str, frames: int) -> ProcessedRequest:
         self._count += 1
@@ -335,21 +344,27 @@ def _shares(recording: Recording, batch: BatchSample) -> list[tuple[StepSample, 
 
 
 def _with_cold_starts(costs: Costs, cold: Sequence[ColdStart]) -> Costs:
-    """What the steps up to the first batch, and that batch, take more after a pause."""
-    steps, batches = [], []
+    """How much later the first batch after a pause begins, and how much longer it takes."""
+    if not cold:
+        return costs
+    late, longer = [], []
     for start in cold:
         batch = start.recording.batches[0]
         first = [step for step in start.recording.steps if step.ended <= batch.began]
-        steps.append(_seconds(first) - _usual_s(costs, first))
-        batches.append(batch.seconds - costs.vocoder_s(batch.work))
-    idle = [start.idle_s for start in cold]
-    return replace(costs, cold_step=_extra(idle, steps), cold_vocoder=_extra(idle, batches))
+        late.append(batch.began - start.due - _usual_s(costs, first))
+        longer.append(batch.seconds - costs.vocoder_s(batch.work))
+    return replace(
+        costs,
+        cold_after_s=min(PAUSES_S),
+        cold_step=_quantiles(late),
+        cold_vocoder=_quantiles(longer),
+    )
 
 
-def _extra(idle: Sequence[float], extra: Sequence[float]) -> Points:
-    """Median extra seconds of each pause; none without one."""
-    after_pauses = fit_points(idle, extra) if idle else ()
-    return ((0.0, 0.0), *((idle_s, max(extra_s, 0.0)) for idle_s, extra_s in after_pauses))
+def _quantiles(extra: Sequence[float]) -> Points:
+    """(share of the values, no more than), nothing below zero."""
+    values = [max(value, 0.0) for value in extra]
+    return tuple((share, float(np.quantile(values, share))) for share in _SHARES)
 
 
 def _fit_positive(columns: Sequence[Sequence[float]], y: Sequence[float]) -> list[float]:

@@ -127,8 +127,9 @@ class Costs:
         step_slowdown: (sequences, so many times as long takes a step beside a vocoder batch).
         vocoder_slowdown: (sequences of the steps, so many times as long takes a batch beside them).
         step_after_batch: (sequences, extra seconds of the step after a batch that it waited for).
-        cold_step: (seconds without work, extra seconds of the step that follows).
-        cold_vocoder: (seconds without work, extra seconds of the first batch that follows).
+        cold_after_s: seconds without work that leave the machine wholly cold; fewer, in proportion.
+        cold_step: extra seconds of the step after that, (share of such steps, no more than).
+        cold_vocoder: the same of the first batch after that.
         request_s: taking in a segment.
     """
 
@@ -141,6 +142,7 @@ class Costs:
     step_slowdown: Points = ((1.0, 1.0),)
     vocoder_slowdown: Points = ((1.0, 1.0),)
     step_after_batch: Points = ((1.0, 0.0),)
+    cold_after_s: float = 1.0
     cold_step: Points = ((0.0, 0.0),)
     cold_vocoder: Points = ((0.0, 0.0),)
     request_s: float = 0.0

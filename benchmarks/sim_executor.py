@@ -180,6 +180,7 @@ class SimExecutor:
         self._sequences: dict[str, _SimSequence] = {}
         self._cold_step_s = self._cold_vocoder_s = 0.0  # extra seconds of the next of each
         self._beside = _SimAudio(clock, 0.0, [])
+        self._rng = np.random.default_rng(0)
         waits = platform.waits_for_beginnings
         self.work_queue = (
             _BesideQueue(self, waits_for_beginnings=waits) if platform.vocoder_beside else None
@@ -222,11 +223,12 @@ class SimExecutor:
         return self._beside
 
     def _note_idle(self) -> None:
-        """After a pause, work is slower at first."""
+        """After a pause, work is slower at first; by how much is drawn anew each time."""
         if (idle_s := self._clock.idle_s) > 0.0:
-            costs = self._platform.costs
-            self._cold_step_s = within(costs.cold_step, idle_s)
-            self._cold_vocoder_s = within(costs.cold_vocoder, idle_s)
+            costs, share = self._platform.costs, self._rng.random()
+            coldness = min(idle_s / costs.cold_after_s, 1.0)
+            self._cold_step_s = coldness * within(costs.cold_step, share)
+            self._cold_vocoder_s = coldness * within(costs.cold_vocoder, share)
             self._beside.was_awaited = False  # so long ago that it is part of the pause
 
     def _extra_s(self, num_seqs: int) -> float:

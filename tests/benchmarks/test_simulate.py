@@ -130,8 +130,9 @@ def test_what_was_before_a_step_makes_it_longer() -> None:
     """Five seconds of silence before the second request; its first step is cold, and its batch."""
     costs = replace(
         HAND.costs,
-        cold_step=((0.0, 0.0), (1.0, 3 * STEP_S)),
-        cold_vocoder=((0.0, 0.0), (1.0, 5 * VOCODER_S)),
+        cold_after_s=4.0,
+        cold_step=((0.0, 3 * STEP_S),),
+        cold_vocoder=((0.0, 5 * VOCODER_S),),
         step_after_batch=((1.0, 2 * STEP_S),),
         request_s=STEP_S / 2,
     )
@@ -143,6 +144,22 @@ def test_what_was_before_a_step_makes_it_longer() -> None:
     # Two more steps and the draw that ends it, the first of them after a batch; then a batch.
     rest_s = (2 + 2) * STEP_S + VOCODER_S
     assert second.e2e_s - (second.ttfa_s or 0.0) == pytest.approx(rest_s)
+
+
+def test_cold_starts_spread_as_those_that_were_measured() -> None:
+    """A fast half, a slow half; and a tenth of the pause that it takes is a tenth as bad."""
+    spread = ((0.0, 0.0), (0.499, 0.0), (0.501, 5 * STEP_S), (1.0, 5 * STEP_S))
+    costs = replace(HAND.costs, cold_after_s=1.0, cold_step=spread)
+    arrivals = ArrivalConfig(rate=0.2, pattern="constant")
+    case = config(replace(HAND, costs=costs), num_requests=60, arrivals=arrivals)
+    records, _ = simulate(case, lambda text, seed: 7)
+    base_s = 6 * STEP_S + VOCODER_S
+    extra = [round(((record.ttfa_s or 0.0) - base_s) / STEP_S, 3) for record in records]
+    assert set(extra) == {0.0, 5.0}
+    assert 15 < extra.count(5.0) < 45
+    slow = replace(costs, cold_after_s=50.0, cold_step=((0.0, 5 * STEP_S),))
+    records, _ = simulate(replace(case, platform=replace(HAND, costs=slow)), lambda text, seed: 7)
+    assert records[1].ttfa_s == pytest.approx(base_s + 0.5 * STEP_S, rel=0.02)
 
 
 def test_quiet_ends_are_cut_as_real_ones_are() -> None:
@@ -292,19 +309,18 @@ def test_calibration_finds_the_costs_it_is_shown(beside: bool) -> None:
         assert found.vocoder_s(work) == pytest.approx(TRUE.vocoder_s(work), rel=0.05)
     for points in (found.step_slowdown, found.vocoder_slowdown):
         assert [factor for _, factor in points] == pytest.approx([1.0] * len(points), rel=0.1)
-    assert within(found.cold_step, 1.0) == pytest.approx(0.0, abs=1e-3)
+    assert within(found.cold_step, 0.5) == pytest.approx(0.0, abs=1e-3)
 
 
 def test_calibration_finds_what_service_adds() -> None:
-    cold_step = ((0.0, 0.0), (0.01, 0.03))
     true = replace(
         TRUE,
         vocoder=((0.0, 0.1), (1000.0, 0.3)),
         step_slowdown=((1.0, 1.5), (8.0, 1.2)),
         vocoder_slowdown=((1.0, 1.8), (8.0, 1.4)),
         step_after_batch=((1.0, 0.004),),
-        cold_step=cold_step,
-        request_s=0.002,
+        cold_after_s=0.05,
+        cold_step=((0.0, 0.03),),
     )
     found = fit_costs(calibrated(true, beside=True))
     for size in (1, 8):
@@ -314,8 +330,8 @@ def test_calibration_finds_what_service_adds() -> None:
         ):
             assert within(points, size) == pytest.approx(within(wanted, size), rel=0.1)
     assert within(found.step_after_batch, 1) == pytest.approx(0.004, rel=0.1)
-    for idle_s in (0.05, 0.2, 5.0):
-        assert within(found.cold_step, idle_s) == pytest.approx(0.03, rel=0.15)
+    assert found.cold_after_s == 0.05
+    assert within(found.cold_step, 0.5) == pytest.approx(0.03, rel=0.15)
 
 
 def test_calibration_hears_the_silence_at_the_ends() -> None:
