@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ from .interfaces import (
     WorkQueue,
 )
 from .memory import count_blocks
-from .model_runner import ModelRunner
+from .model_runner import ModelRunner, StepPhase
 from .models.checkpoint import Checkpoint, load_checkpoint
 from .models.llama_speech import LlamaSpeech
 from .models.registry import load_frontend, load_speech_model
@@ -204,6 +205,10 @@ class LocalExecutor:
         """See `Executor`."""
         warm_up(self, self._config.max_num_seqs, self._config.max_num_batched_tokens)
         self._states.warmup()
+
+    def watch_steps(self, on_phase: Callable[[StepPhase], None]) -> None:
+        """Have `on_phase` called where each phase of a step begins; see `ModelRunner.on_phase`."""
+        self._runner.on_phase = on_phase
 
     def check_idle(self) -> None:
         """See `Executor`."""

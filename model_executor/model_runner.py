@@ -7,8 +7,9 @@ that the next step can be prepared in between. It never decides what runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from .interfaces import IntArray, OutputKind, Prompt, ResolvedSampling
 from .models.llama_speech import LlamaSpeech
 from .sampler import PENALTY_WINDOW, Sampler, SamplingTensors
 from .transfer import HostCopy, to_device
+
+StepPhase = Literal["model", "sample", "end"]
+"""What a step does next; before the first of them it prepares its inputs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +48,8 @@ class ModelRunner:
 
     Attributes:
         samplers: by output kind; a test may replace them to force draws.
+        on_phase: called where a step's next phase begins, for measurements; steps that run as
+            graphs have no phases.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class ModelRunner:
             # Known sequences may outnumber running ones; growing would move what graphs point to.
             num_rows=max(FIRST_ROWS, 2 * max(graph_buckets, default=0)),
         )
+        self.on_phase: Callable[[StepPhase], None] = _ignore
         self._ends = {"frames": spec.eos_id, "text": spec.text_eos_id}
         create = _sampler_type(model.device)
         self.samplers = {kind: create(end) for kind, end in self._ends.items() if end is not None}
@@ -126,9 +133,10 @@ class ModelRunner:
         if plan.is_decode and self._graphs.fits(len(plan.states)):
             return PendingStep(((plan.groups[0], HostCopy(self._launch_graph(plan))),))
         residual = self._forward(plan)
-        return PendingStep(
-            tuple((group, HostCopy(self._draw(group, residual))) for group in plan.groups)
-        )
+        self.on_phase("sample")
+        draws = [(group, HostCopy(self._draw(group, residual))) for group in plan.groups]
+        self.on_phase("end")
+        return PendingStep(tuple(draws))
 
     def collect(self, pending: PendingStep) -> ModelRunnerOutput:
         """Wait for a step's draws, keep them, and say who drew and who stopped."""
@@ -160,6 +168,7 @@ class ModelRunner:
             max_seq_len=int((plan.computed + plan.counts).max()),
         )
         embeddings = self._embed(tensors, len(arrays["positions"]))
+        self.on_phase("model")
         return self._model.forward(embeddings, tensors["positions"], metadata, self._attention)
 
     def _embed(self, tensors: dict[str, torch.Tensor], num_positions: int) -> torch.Tensor:
@@ -295,3 +304,7 @@ def _sampler_type(device: torch.device) -> type[Sampler]:
     from .cpu_sampler import CpuSampler
 
     return CpuSampler
+
+
+def _ignore(phase: StepPhase) -> None:
+    """Nobody measures."""

@@ -23,12 +23,13 @@ from ..layers.cpu_math import (
     FAST,
     compiled,
     element_bytes,
+    emit_prefetch,
     exp32,
     narrow,
     pointer,
-    prefetch,
     widen,
 )
+from ..layers.cpu_panels import FLOAT32, input_index
 from ..layers.cpu_vectors import (
     FLOAT,
     FLOATS,
@@ -45,16 +46,35 @@ from ..layers.cpu_vectors import (
 
 _F32, _ONE, _I32 = np.float32(0), np.float32(1), np.int32(0)
 _LOWEST = np.float32(-1e30)
-_LINES_AHEAD = 8
 _CACHE_LINE = 64
+_BY_ROWS = FLOAT32  # a mode that leaves rows as they are
 _SUMS = 4  # of a score at a time; head_dim is a multiple
 
 
+def _vector_bytes(element: Any) -> int:
+    return LANES * int(element.bitwidth) // 8
+
+
+def _ask_for(builder: Any, base: Any, index: Any, size: int) -> None:
+    """Ask for the `index`th `size` bytes from an address."""
+    for first in range(0, size, _CACHE_LINE):
+        at = builder.add(base, builder.mul(index, INT64(size)))
+        emit_prefetch(builder, builder.add(at, INT64(first)))
+
+
 def _emit_scores(
-    builder: Any, scores: Any, query: Any, keys: Any, head_dim: Any, stride: Any, element: Any
+    builder: Any,
+    scores: Any,
+    query: Any,
+    keys: Any,
+    head_dim: Any,
+    stride: Any,
+    following: Any,
+    element: Any,
 ) -> None:
     """scores [16] = query [head_dim] times keys [head_dim, 16]; addresses, and bytes from one
-    dimension's keys to the next. Four sums, because one alone would wait for itself."""
+    dimension's keys to the next. Four sums, because one alone would wait for itself. Meanwhile as
+    many bytes from `following` are asked for."""
     sums = [cgutils.alloca_once_value(builder, ZEROS) for _ in range(_SUMS)]
     with cgutils.for_range(builder, builder.udiv(head_dim, INT64(_SUMS))) as loop:
         first = builder.mul(loop.index, INT64(_SUMS))
@@ -64,15 +84,23 @@ def _emit_scores(
             row = load_floats(builder, builder.add(keys, builder.mul(at, stride)), element)
             after = multiply_add(builder, builder.load(total), splat(builder, factor), row)
             builder.store(after, total)
+        _ask_for(builder, following, loop.index, _SUMS * _vector_bytes(element))
     left, right = (builder.fadd(builder.load(sums[i]), builder.load(sums[i + 1])) for i in (0, 2))
     store(builder, builder.fadd(left, right), scores)
 
 
 def _emit_values(
-    builder: Any, out: Any, weights: Any, count: Any, values: Any, stride: Any, element: Any
+    builder: Any,
+    out: Any,
+    weights: Any,
+    count: Any,
+    values: Any,
+    stride: Any,
+    following: Any,
+    element: Any,
 ) -> None:
     """out [16] += weights [count] times values [count, 16]; addresses, and bytes from the values of
-    one position to those of the next."""
+    one position to those of the next. Meanwhile as many bytes from `following` are asked for."""
     total = cgutils.alloca_once(builder, FLOATS)
     builder.store(load(builder, out, FLOATS), total)
     with cgutils.for_range(builder, count) as loop:
@@ -81,11 +109,12 @@ def _emit_values(
         builder.store(
             multiply_add(builder, builder.load(total), splat(builder, weight), row), total
         )
+        _ask_for(builder, following, loop.index, _vector_bytes(element))
     store(builder, builder.load(total), out)
 
 
-_score_sixteen = procedure(_emit_scores, element_argument=5)
-_add_sixteen = procedure(_emit_values, element_argument=5)
+_score_sixteen = procedure(_emit_scores, element_argument=6)
+_add_sixteen = procedure(_emit_values, element_argument=6)
 
 
 @njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -107,9 +136,12 @@ def _exponentiate(scores: Any, count: Any, highest: Any) -> Any:
 
 
 @njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
-def _visit(state: Any, count: Any, slot: Any, block: Any, shape: Any, kind: Any) -> Any:
+def _visit(
+    state: Any, count: Any, slot: Any, block: Any, following: Any, shape: Any, kind: Any
+) -> Any:
     """One query head meets one block, at an address; `state` is the addresses of query and out of
-    all heads and of scores, then highest and total of all heads."""
+    all heads and of scores, then highest and total of all heads. The block at `following` is asked
+    for meanwhile: the hardware does not guess where the next one lies."""
     query, out, score_at, highest, total = state
     _, lanes, _, head_dim = shape
     scores = pointer(score_at, _F32)
@@ -117,7 +149,10 @@ def _visit(state: Any, count: Any, slot: Any, block: Any, shape: Any, kind: Any)
     at = slot * head_dim * 4
     for first in range(0, lanes, LANES):
         keys = block + first * size
-        _score_sixteen((score_at + first * 4, query + at, keys, head_dim, lanes * size, kind))
+        ahead = following + first * head_dim * size
+        _score_sixteen(
+            (score_at + first * 4, query + at, keys, head_dim, lanes * size, ahead, kind)
+        )
     before = highest[slot]
     now = max(before, _highest(scores, count))
     if now > before:
@@ -128,39 +163,43 @@ def _visit(state: Any, count: Any, slot: Any, block: Any, shape: Any, kind: Any)
             so_far[d] *= shrink
         highest[slot] = now
     total[slot] += _exponentiate(scores, count, now)
-    values = block + lanes * head_dim * size
+    values, ahead = block + lanes * head_dim * size, following + lanes * head_dim * size
     for first in range(0, head_dim, LANES):
-        target = out + at + first * 4
-        _add_sixteen((target, score_at, count, values + first * size, head_dim * size, kind))
-
-
-@njit(error_model="numpy")  # type: ignore[untyped-decorator]
-def _fetch(address: Any) -> Any:
-    """Ask for the first lines of a block and head: the hardware goes on from there, but does not
-    guess where the next one lies."""
-    memory = pointer(address, np.int8(0))
-    for line in range(_LINES_AHEAD):
-        prefetch(memory, line * _CACHE_LINE)
+        target, source = out + at + first * 4, values + first * size
+        _add_sixteen(
+            (target, score_at, count, source, head_dim * size, ahead + first * lanes * size, kind)
+        )
 
 
 @njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
 def _attend(
-    state: Any, seen: Any, cache: Any, table: Any, heads: Any, group: Any, shape: Any, kind: Any
+    state: Any,
+    seen: Any,
+    cache: Any,
+    table: Any,
+    heads: Any,
+    group: Any,
+    following: Any,
+    shape: Any,
+    kind: Any,
 ) -> Any:
-    """All query heads of one position over its first `seen` positions."""
+    """All query heads of one position over its first `seen` positions; `following` is the block and
+    head that come after them."""
     block_size, lanes, num_kv_heads, head_dim = shape
     size = 2 * lanes * head_dim * element_bytes(kind)
     num_blocks = (seen + block_size - 1) // block_size
     for index in range(num_blocks):
         count = min(block_size, seen - index * block_size)
         first = cache + np.int64(table[index]) * num_kv_heads * size
-        following = cache + np.int64(table[min(index + 1, num_blocks - 1)]) * num_kv_heads * size
-        following += heads[0] * size
+        after = following
+        if index + 1 < num_blocks:
+            after = cache + (np.int64(table[index + 1]) * num_kv_heads + heads[0]) * size
         for head in range(heads[0], heads[1]):
-            _fetch(first + (head + 1) * size if head + 1 < heads[1] else following)
+            at = first + head * size
             for member in range(group):
                 slot = (head - heads[0]) * group + member
-                _visit(state, count, slot, first + head * size, shape, kind)
+                ahead = at + size if head + 1 < heads[1] else after
+                _visit(state, count, slot, at, ahead, shape, kind)
 
 
 @njit(error_model="numpy")  # type: ignore[untyped-decorator]
@@ -195,12 +234,18 @@ def _load_queries(state: Any, queries: Any, begin: Any, slots: Any, head_dim: An
 
 
 @njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
-def _write(state: Any, outputs: Any, begin: Any, slots: Any, head_dim: Any, kind: Any) -> Any:
+def _write(
+    state: Any, outputs: Any, place: Any, slots: Any, head_dim: Any, kind: Any, order: Any
+) -> Any:
+    """Outputs of one position to their `place` (row, first column, columns of a row)."""
     out, total = pointer(state[1], _F32), state[4]
+    row, column, width = place
     for slot in range(slots):
         inverse = _ONE / total[slot]
-        for i in range(slot * head_dim, (slot + 1) * head_dim):
-            outputs[begin + i] = narrow(out[i] * inverse, kind)
+        for first in range(slot * head_dim, (slot + 1) * head_dim, LANES):
+            begin = input_index(order, row, column + first, width)
+            for i in range(LANES):
+                outputs[begin + i] = narrow(out[first + i] * inverse, kind)
 
 
 @njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -209,44 +254,109 @@ def attend_item(
     indices: Any,
     item: Any,
     ranges: Any,
+    upcoming: Any,
     strides: Any,
     shape: Any,
     sizes: Any,
     kind: Any,
+    order: Any,
 ) -> Any:
     """Store and attend for one sequence and one of `ranges` of heads. For compiled code; see
-    `paged_attention` for the arguments."""
-    block_size, lanes, num_kv_heads, head_dim = shape
-    group, max_blocks = sizes
-    sequence, part = item // ranges, item % ranges
-    heads = (part * num_kv_heads // ranges, (part + 1) * num_kv_heads // ranges)
-    queries, outputs = pointer(tensors[0], kind), pointer(tensors[3], kind)
-    keys, values = pointer(tensors[1], kind), pointer(tensors[2], kind)
-    cache = pointer(tensors[4], kind)
+    `paged_attention` for the arguments. `upcoming` is the item that comes next on this thread;
+    `order` is the mode of the products whose inputs the outputs are (see `cpu_panels`)."""
+    _, lanes, num_kv_heads, head_dim = shape
+    group, _ = sizes
+    sequence, heads = _split(item, ranges, num_kv_heads)
     starts, lengths = pointer(indices[0], _I32), pointer(indices[1], _I32)
-    table = pointer(indices[2] + np.int64(sequence * max_blocks * 4), _I32)
     first, last = np.int64(starts[sequence]), np.int64(starts[sequence + 1])
-    done = np.int64(lengths[sequence]) - (last - first)
-    for row in range(first, last):
-        position = done + row - first
-        place = (np.int64(table[position // block_size]), position % block_size)
-        _store_position(keys, values, row * strides[1], cache, place, heads, shape)
-    slots = (heads[1] - heads[0]) * group
+    rows = (first, last, np.int64(lengths[sequence]) - last)
+    following = _beginning(tensors[4], indices[2], upcoming, ranges, shape, sizes, kind)
+    # One position meets the heads of a block in the order in which they lie in memory; of many
+    # positions each head's turn comes alone, while its keys and values are in the nearest cache.
+    at_once = heads[1] - heads[0] if last - first == 1 else 1
+    slots = at_once * group
     width = slots * head_dim
     scratch = np.empty(2 * (width + slots) + lanes, np.float32)
     own = scratch.ctypes.data  # pointers, because an array's index may be negative: no vectors
     highest = pointer(own + 8 * width, _F32)
     total = pointer(own + 8 * width + 4 * slots, _F32)
     state = (own, own + 4 * width, own + 8 * (width + slots), highest, total)
-    for row in range(first, last):
-        _load_queries(
-            state, queries, row * strides[0] + heads[0] * group * head_dim, slots, head_dim
+    for head in range(heads[0], heads[1], at_once):
+        some = (head, head + at_once)
+        _attend_rows(
+            state,
+            tensors,
+            indices[2],
+            sequence,
+            rows,
+            some,
+            following,
+            strides,
+            shape,
+            sizes,
+            kind,
+            order,
         )
-        seen = done + row - first + 1
-        _attend(state, seen, tensors[4], table, heads, group, shape, kind)
-        begin = (row * num_kv_heads + heads[0]) * group * head_dim
-        _write(state, outputs, begin, slots, head_dim, kind)
     scratch[0] = _F32  # keeps the memory alive to here
+
+
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def _split(item: Any, ranges: Any, num_kv_heads: Any) -> Any:
+    """The sequence of an item and its heads (first, end)."""
+    part = item % ranges
+    return item // ranges, (part * num_kv_heads // ranges, (part + 1) * num_kv_heads // ranges)
+
+
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def _beginning(
+    cache: Any, tables: Any, item: Any, ranges: Any, shape: Any, sizes: Any, kind: Any
+) -> Any:
+    """Address of the first block of an item's first head."""
+    _, lanes, num_kv_heads, head_dim = shape
+    sequence, heads = _split(item, ranges, num_kv_heads)
+    block = np.int64(pointer(tables, _I32)[sequence * sizes[1]])
+    return cache + (block * num_kv_heads + heads[0]) * 2 * lanes * head_dim * element_bytes(kind)
+
+
+@njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+def _attend_rows(
+    state: Any,
+    tensors: Any,
+    tables: Any,
+    sequence: Any,
+    rows: Any,
+    heads: Any,
+    following: Any,
+    strides: Any,
+    shape: Any,
+    sizes: Any,
+    kind: Any,
+    order: Any,
+) -> Any:
+    """Store and attend for a sequence's new `rows` (first, end, how many positions lie before row
+    0 of the batch) and some of its KV heads."""
+    block_size, _, num_kv_heads, head_dim = shape
+    group, max_blocks = sizes
+    first, last, before = rows
+    queries, outputs = pointer(tensors[0], kind), pointer(tensors[3], kind)
+    keys, values, cache = (
+        pointer(tensors[1], kind),
+        pointer(tensors[2], kind),
+        pointer(tensors[4], kind),
+    )
+    table = pointer(tables + np.int64(sequence * max_blocks * 4), _I32)
+    for row in range(first, last):
+        position = before + row
+        slot = (np.int64(table[position // block_size]), position % block_size)
+        _store_position(keys, values, row * strides[1], cache, slot, heads, shape)
+    slots = (heads[1] - heads[0]) * group
+    for row in range(first, last):
+        begin = row * strides[0] + heads[0] * group * head_dim
+        _load_queries(state, queries, begin, slots, head_dim)
+        seen = before + row + 1
+        _attend(state, seen, tensors[4], table, heads, group, following, shape, kind)
+        place = (row, heads[0] * group * head_dim, num_kv_heads * group * head_dim)
+        _write(state, outputs, place, slots, head_dim, kind, order)
 
 
 @compiled(fastmath=FAST)
@@ -265,4 +375,5 @@ def paged_attention(
         kind: marker of the element type (see `cpu_math`).
     """
     for item in range(num_sequences):
-        attend_item(tensors, indices, item, 1, strides, shape, sizes, kind)
+        upcoming = min(item + 1, num_sequences - 1)
+        attend_item(tensors, indices, item, 1, upcoming, strides, shape, sizes, kind, _BY_ROWS)

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numba import njit
 
-from .cpu_math import compiled, pointer
+from .cpu_math import compiled, marker, narrow, pointer
+from .cpu_packing import PANEL, Panels, panel_address
 from .cpu_panels import (
     BLOCK_ROWS,
-    PANEL,
-    arrange_rows,
+    SCRATCH_BYTES,
     begin_products,
     choose_mode,
     end_products,
+    input_index,
     multiply_panel,
-    pack_panels,
 )
 from .cpu_team import Team, meet, new_counters, reset_counters, take
 from .cpu_tiles import tile_configuration
@@ -40,9 +41,10 @@ class CpuHead:
 
     def __init__(self, weight: torch.Tensor, team: Team) -> None:
         self._outputs, self._inputs = weight.shape
-        self._panels = pack_panels(F.pad(weight, (0, 0, 0, -self._outputs % PANEL)))
+        self._panels = Panels(F.pad(weight, (0, 0, 0, -self._outputs % PANEL)))
         self._mode, self._configuration = choose_mode(weight.dtype), tile_configuration()
-        self._team, self._words = team, new_counters(1)
+        self._kind = marker(weight.dtype)
+        self._team, self._words = team, new_counters(2)
         self._rows = torch.zeros(0, self._inputs, dtype=weight.dtype)
         self._rooms = torch.empty(0, 0)
 
@@ -51,28 +53,43 @@ class CpuHead:
         [N, out_features]."""
         workers, count = torch.get_num_threads(), len(x)
         self._reserve(workers, count)
-        self._rows[:count] = x
-        out = torch.empty(count, self._outputs)
+        x, out = x.contiguous(), torch.empty(count, self._outputs)
         reset_counters(self._words)
         self._team.run(
             workers,
             _multiply,
             self._words,
-            (self._rows.data_ptr(), self._panels.data_ptr(), out.data_ptr()),
+            (x.data_ptr(), self._rows.data_ptr(), self._panels.record.ctypes.data, out.data_ptr()),
             (count, self._inputs, self._outputs),
-            (self._rooms.data_ptr(), self._rooms.stride(0) * 4, len(self._rows) * PANEL * 4),
-            (self._configuration.ctypes.data, self._rows.element_size()),
+            (self._rooms.data_ptr(), self._rooms.stride(0) * 4),
+            self._configuration.ctypes.data,
+            self._kind,
             self._mode,
         )
         return out
 
     def _reserve(self, workers: int, count: int) -> None:
-        """Whole blocks of rows, because they are read and written whole; for each worker sums, and
-        then the rows in its own order."""
+        """Whole blocks of rows, because they are read and written whole; for each worker scratch,
+        then sums."""
         if len(self._rows) < count or len(self._rooms) < workers:
             rows = max(len(self._rows), -(-count // BLOCK_ROWS) * BLOCK_ROWS)
             self._rows = torch.zeros(rows, self._inputs, dtype=self._rows.dtype)
-            self._rooms = torch.empty(workers, rows * (PANEL + self._inputs))
+            self._rooms = torch.empty(workers, SCRATCH_BYTES // 4 + rows * PANEL)
+
+
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def _round_rows(queue: Any, x: Any, rows: Any, sizes: Any, kind: Any, mode: Any) -> Any:
+    """Activations in the weight's type and the products' order, row by row as they are taken."""
+    words, counter = queue
+    count, inputs, _ = sizes
+    source, target = pointer(x, _F32), pointer(rows, kind)
+    row = take(words, counter)
+    while row < count:
+        for first in range(0, inputs, PANEL):
+            place = input_index(mode, row, first, inputs)
+            for i in range(PANEL):
+                target[place + i] = narrow(source[row * inputs + first + i], kind)
+        row = take(words, counter)
 
 
 @compiled()
@@ -83,27 +100,28 @@ def _multiply(
     tensors: Any,
     sizes: Any,
     rooms: Any,
-    settings: Any,
+    configuration: Any,
+    kind: Any,
     mode: Any,
 ) -> Any:
-    """What one worker does: panels as they are taken."""
+    """What one worker does: rows, then panels, as they are taken."""
     shared = pointer(words.ctypes.data, np.int64(0))
-    rows, panels, out = tensors
+    x, rows, weight, out = tensors
     count, inputs, outputs = sizes
-    configuration, element = settings
-    room = rooms[0] + worker * rooms[1]
-    sums, target = pointer(room, _F32), pointer(out, _F32)
+    scratch = rooms[0] + worker * rooms[1]
+    block = scratch + SCRATCH_BYTES
+    sums, target = pointer(block, _F32), pointer(out, _F32)
     begin_products(mode, configuration)
-    arranged = arrange_rows(mode, rows, count, inputs, room + rooms[2])
-    panel = take(shared, 0)
+    _round_rows((shared, 0), x, rows, sizes, kind, mode)
+    meet(shared, workers)
+    panel = take(shared, 1)
     while panel * PANEL < outputs:
-        at = panels + panel * PANEL * inputs * element
-        following = at + workers * PANEL * inputs * element
-        multiply_panel(mode, arranged, count, at, inputs, room, following, inputs)
+        following = panel_address(weight, panel + workers)
+        multiply_panel(mode, rows, count, weight, panel, following, inputs, block, scratch)
         width = min(PANEL, outputs - panel * PANEL)
         for row in range(count):
             for column in range(width):
                 target[row * outputs + panel * PANEL + column] = sums[row * PANEL + column]
-        panel = take(shared, 0)
+        panel = take(shared, 1)
     end_products(mode)
     meet(shared, workers)

@@ -19,24 +19,23 @@ from numba.extending import intrinsic
 _MARKERS = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0)}
 _INT32, _FLOAT = cgutils.ir.IntType(32), cgutils.ir.FloatType()
 
+_CACHE_LINE = 64
+
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
-_LOG2E = np.float32(1.44269504088896341)
-_LN2 = np.float32(0.6931471805599453)
-_HALF = np.float32(0.5)
-_LOWEST = np.float32(-87.0)
-_EXP_COEFFICIENTS = tuple(
-    np.float32(value)
-    for value in (
-        1.9875691500e-4,
-        1.3981999507e-3,
-        8.3334519073e-3,
-        4.1665795894e-2,
-        1.6666665459e-1,
-        5.0000001201e-1,
-    )
+LOG2E, LN2 = 1.44269504088896341, 0.6931471805599453
+EXP_LOWEST = -87.0
+EXP_COEFFICIENTS = (
+    1.9875691500e-4,
+    1.3981999507e-3,
+    8.3334519073e-3,
+    4.1665795894e-2,
+    1.6666665459e-1,
+    5.0000001201e-1,
 )
-_C0, _C1, _C2, _C3, _C4, _C5 = _EXP_COEFFICIENTS
+_LOG2E, _LN2, _HALF = np.float32(LOG2E), np.float32(LN2), np.float32(0.5)
+_LOWEST = np.float32(EXP_LOWEST)
+_C0, _C1, _C2, _C3, _C4, _C5 = (np.float32(value) for value in EXP_COEFFICIENTS)
 _ONE = np.float32(1.0)
 
 
@@ -112,21 +111,32 @@ def element_bytes(_context: Any, marker: Any) -> Any:
     return types.int64(marker), codegen
 
 
+def emit_prefetch(builder: Any, address: Any) -> None:
+    """LLVM code that brings the cache line at an integer address to the second-level cache, without
+    waiting."""
+    kind = cgutils.ir.IntType(8).as_pointer()
+    signature = cgutils.ir.FunctionType(cgutils.ir.VoidType(), [kind] + [_INT32] * 3)
+    function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    builder.call(function, [builder.inttoptr(address, kind), _INT32(0), _INT32(2), _INT32(1)])
+
+
 @intrinsic  # type: ignore[untyped-decorator]
-def prefetch(_context: Any, base: Any, index: Any) -> Any:
-    """Bring the cache line of an element to the second-level cache, without waiting."""
+def prefetch(_context: Any, address: Any) -> Any:
+    """`emit_prefetch` for compiled Python."""
 
-    def codegen(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
-        address = builder.gep(args[0], [args[1]])
-        pointer_type = cgutils.ir.IntType(8).as_pointer()
-        signature = cgutils.ir.FunctionType(cgutils.ir.VoidType(), [pointer_type] + [_INT32] * 3)
-        name = "llvm.prefetch.p0"
-        function = cgutils.get_or_insert_function(builder.module, signature, name)
-        address = builder.bitcast(address, pointer_type)
-        builder.call(function, [address, _INT32(0), _INT32(2), _INT32(1)])
-        return cgutils.ir.Constant(_INT32, 0)
+    def codegen(context: Any, builder: Any, _s: Any, args: Any) -> Any:
+        emit_prefetch(builder, args[0])
+        return context.get_dummy_value()
 
-    return types.int32(base, index), codegen
+    return types.none(address), codegen
+
+
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def ask_for(address: Any, lines: Any, share: Any, shares: Any) -> Any:
+    """`prefetch` one of several equal shares of some cache lines from an address. A few at a time,
+    because a processor can wait for about a dozen lines only."""
+    for line in range(lines * share // shares, lines * (share + 1) // shares):
+        prefetch(address + line * _CACHE_LINE)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

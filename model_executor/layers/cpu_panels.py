@@ -1,15 +1,9 @@
 """Matrix products on the CPU by panels of 32 output features, as pieces of compiled kernels.
 
-A weight [out, in] is stored panel by panel, and a panel in the order in which it is multiplied, so
-that a step reads every weight once, from one end to the other:
-
-- float32: [out / 32, in, 32];
-- bfloat16: [out / 32, in / 2, 32, 2], pairs of inputs side by side as the processor's dot products
-  want them.
-
-`multiply_panel` is one panel by up to `BLOCK_ROWS` rows. It comes in four modes: AMX tiles,
-AVX512-BF16 dot products, bfloat16 widened to float32, and float32. In each mode a row is summed in
-one order, whatever the other rows are. `cpu_stack` is what runs them.
+`multiply_panel` is one panel of a weight (see `cpu_packing`) by any number of rows. It comes in
+four modes: AMX tiles, AVX512-BF16 dot products, bfloat16 widened to float32, and float32. In each
+mode a row is summed in one order, whatever the other rows are and however the weight is stored.
+`cpu_stack` is what runs them.
 """
 
 from __future__ import annotations
@@ -20,19 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import binding, ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import overload
 
-from ..memory import large_pages
+from .cpu_math import pointer
+from .cpu_packing import PANEL, STEP_BYTES, expand_part
 from .cpu_tiles import (
     TILE,
     TILE_ROWS,
     configure_tiles,
-    order_rows,
     release_tiles,
     sixteen_rows,
     thirty_two_rows,
+    tile_index,
 )
 from .cpu_vectors import (
     FLOATS,
@@ -48,13 +43,17 @@ from .cpu_vectors import (
     upper,
 )
 
-PANEL = 32  # output features
 BLOCK_ROWS = 32
+# Steps of 32 inputs that pass the first-level cache at once: more of them where many blocks of rows
+# pass too, whose sums are read and written again for every part of a panel.
+_FEW_STEPS, _MANY_STEPS, _FEW_BLOCKS = 4, 8, 4
+SCRATCH_BYTES = _MANY_STEPS * STEP_BYTES  # of a thread, for `multiply_panel`
 
 _PANEL_BYTES = PANEL * 4  # of one input in float32, of a pair of inputs in bfloat16
+_STEP_INPUTS = 32
+_BLOCK_BYTES = BLOCK_ROWS * _PANEL_BYTES  # of sums
 _FAST_ROWS = 8
 _CACHE_LINE = 64
-_STEPS_AT_ONCE = 8
 
 binding.initialize_native_asmparser()  # llvmlite has no bfloat16 for the instruction's own function
 
@@ -86,90 +85,63 @@ def choose_mode(dtype: torch.dtype) -> Any:
     return DOT if has_dots() else WIDEN
 
 
-def pack_panels(weight: torch.Tensor) -> torch.Tensor:
-    """A weight [out, in] in the order of the module's docstring, on large pages.
-
-    Args:
-        weight: float32 or bfloat16; both sizes are multiples of `PANEL`.
-
-    Returns:
-        [out / 32, in, 32, 1] or [out / 32, in / 2, 32, 2].
-    """
-    outputs, inputs = weight.shape
-    group = 2 if weight.dtype == torch.bfloat16 else 1
-    view = weight.view(outputs // PANEL, PANEL, inputs // group, group).permute(0, 2, 1, 3)
-    packed = large_pages(view.shape, weight.dtype)
-    packed.copy_(view)
-    return packed
-
-
-def unpack_panels(panels: torch.Tensor) -> torch.Tensor:
-    """The weight [out, in] of what `pack_panels` made."""
-    count, steps, _, group = panels.shape
-    return panels.permute(0, 2, 1, 3).reshape(count * PANEL, steps * group)
-
-
-def interleave(weight: torch.Tensor) -> torch.Tensor:
-    """[2 * size, in], gates before values, so ordered that every panel holds 16 gates and then
-    their 16 values."""
-    halves = weight.view(2, -1, PANEL // 2, weight.shape[1])
-    return halves.transpose(0, 1).reshape(weight.shape)
-
-
-def separate(weight: torch.Tensor) -> torch.Tensor:
-    """The weight that `interleave` was given."""
-    pairs = weight.view(-1, 2, PANEL // 2, weight.shape[1])
-    return pairs.transpose(0, 1).reshape(weight.shape)
-
-
-def arrange_rows(mode: Any, rows: Any, count: Any, inputs: Any, room: Any) -> Any:
-    """Put activations into the order in which `multiply_panel` reads them. For compiled code only.
-
-    Args:
-        mode: see the module.
-        rows: address of [count, inputs] in the weight's type; readable, as the result is, up to the
-            next multiple of `BLOCK_ROWS` rows.
-        room: address of as many bytes, to be used where the order is another one.
-
-    Returns:
-        The address of the activations; every 16 rows lie where they lay in `rows`.
-    """
+def input_index(mode: Any, row: Any, column: Any, inputs: Any) -> Any:
+    """Index of an element of activations [rows, inputs] in the order in which `multiply_panel`
+    reads them; 32 inputs, beginning at a multiple of 32, are neighbours in any mode. For compiled
+    code only."""
     raise NotImplementedError
 
 
-@overload(arrange_rows, jit_options={"error_model": "numpy"})  # type: ignore[untyped-decorator]
-def _choose_order(mode: Any, rows: Any, count: Any, inputs: Any, room: Any) -> Any:
-    def as_tiles(mode: Any, rows: Any, count: Any, inputs: Any, room: Any) -> Any:
-        order_rows(rows, count, inputs, room)
-        return room
+@overload(input_index, jit_options={"error_model": "numpy"})  # type: ignore[untyped-decorator]
+def _choose_order(mode: Any, row: Any, column: Any, inputs: Any) -> Any:
+    def by_tiles(mode: Any, row: Any, column: Any, inputs: Any) -> Any:
+        return tile_index(row, column, inputs)
 
-    def as_it_is(mode: Any, rows: Any, count: Any, inputs: Any, room: Any) -> Any:
-        return rows
+    def by_rows(mode: Any, row: Any, column: Any, inputs: Any) -> Any:
+        return row * inputs + column
 
-    return as_tiles if mode == types.int8 else as_it_is
+    return by_tiles if mode == types.int8 else by_rows
 
 
 def multiply_panel(
-    mode: Any, rows: Any, count: Any, panel: Any, inputs: Any, out: Any, following: Any, lines: Any
+    mode: Any,
+    rows: Any,
+    count: Any,
+    weight: Any,
+    panel: Any,
+    following: Any,
+    inputs: Any,
+    out: Any,
+    scratch: Any,
 ) -> Any:
     """out [count, PANEL] float32 = rows [count, inputs] times one panel. For compiled code only.
 
     Args:
         mode: see the module.
-        rows: address of what `arrange_rows` made.
+        rows: address of activations in the weight's type, ordered as `input_index` says; readable
+            up to the next multiple of `BLOCK_ROWS` rows.
         count: rows.
-        panel: address of the panel.
+        weight: address of `Panels.record`.
+        panel: which.
+        following: address of the panel that this thread multiplies next, to be asked for meanwhile.
         inputs: input features.
         out: address of [count, PANEL] float32; written up to whole `BLOCK_ROWS`.
-        following: address from which memory will be read next, and
-        lines: how many of its cache lines to ask for meanwhile.
+        scratch: address of `SCRATCH_BYTES` of the thread's own.
     """
     raise NotImplementedError
 
 
 @overload(multiply_panel, inline="never", jit_options={"error_model": "numpy"})  # type: ignore[untyped-decorator]
 def _choose_panel(
-    mode: Any, rows: Any, count: Any, panel: Any, inputs: Any, out: Any, following: Any, lines: Any
+    mode: Any,
+    rows: Any,
+    count: Any,
+    weight: Any,
+    panel: Any,
+    following: Any,
+    inputs: Any,
+    out: Any,
+    scratch: Any,
 ) -> Any:
     return {types.int8: _by_tiles, types.uint16: _by_dots, types.int16: _by_widening}.get(
         mode, _by_floats
@@ -177,16 +149,23 @@ def _choose_panel(
 
 
 def _vector_kernel(num_rows: int, kind: str) -> Any:
-    """A kernel of exactly `num_rows` rows whose sums stay in registers for the whole panel; called
-    with (rows, stride, panel, inputs, out)."""
+    """A kernel of exactly `num_rows` rows whose sums stay in registers; called with (rows, stride,
+    part of a panel, its inputs, out, whether the sums go on from what `out` holds)."""
 
-    def emit(builder: Any, rows: Any, stride: Any, panel: Any, inputs: Any, out: Any) -> None:
+    def emit(
+        builder: Any, rows: Any, stride: Any, part: Any, inputs: Any, out: Any, goes_on: Any
+    ) -> None:
         steps = inputs if kind == "float32" else builder.lshr(inputs, INT64(1))
-        sums = [
-            [cgutils.alloca_once_value(builder, ZEROS) for _ in range(2)] for _ in range(num_rows)
+        places = [
+            [builder.add(out, INT64(_PANEL_BYTES * row + 64 * half)) for half in range(2)]
+            for row in range(num_rows)
         ]
+        sums = [[cgutils.alloca_once_value(builder, ZEROS) for _ in pair] for pair in places]
+        with builder.if_then(goes_on):
+            for place, total in _pairs(places, sums):
+                builder.store(load(builder, place, FLOATS), total)
         with cgutils.for_range(builder, steps) as loop:
-            at = builder.add(panel, builder.mul(loop.index, INT64(_PANEL_BYTES)))
+            at = builder.add(part, builder.mul(loop.index, INT64(_PANEL_BYTES)))
             vector = FLOATS if kind == "float32" else INTS
             halves = [load(builder, builder.add(at, INT64(64 * half)), vector) for half in range(2)]
             column = builder.add(rows, builder.mul(loop.index, INT64(4)))
@@ -196,12 +175,16 @@ def _vector_kernel(num_rows: int, kind: str) -> Any:
                 for total, weights in zip(sums[row], halves, strict=True):
                     after = _accumulate(builder, kind, builder.load(total), factor, weights)
                     builder.store(after, total)
-        for row in range(num_rows):
-            for half in range(2):
-                place = builder.add(out, INT64(_PANEL_BYTES * row + 64 * half))
-                store(builder, builder.load(sums[row][half]), place)
+        for place, total in _pairs(places, sums):
+            store(builder, builder.load(total), place)
 
     return procedure(emit)
+
+
+def _pairs(places: list[list[Any]], sums: list[list[Any]]) -> list[tuple[Any, Any]]:
+    """Every sum with the address where it belongs."""
+    rows = zip(places, sums, strict=True)
+    return [pair for row in rows for pair in zip(*row, strict=True)]
 
 
 def _accumulate(builder: Any, kind: str, total: Any, factor: Any, weights: Any) -> Any:
@@ -223,28 +206,47 @@ def _vector_product(kind: str) -> Any:
     size = 4 if kind == "float32" else 2
     one, two, four, eight = (_vector_kernel(rows, kind) for rows in (1, 2, 4, _FAST_ROWS))
 
-    def product(
-        mode: Any,
-        rows: Any,
-        count: Any,
-        panel: Any,
-        inputs: Any,
-        out: Any,
-        following: Any,
-        lines: Any,
+    @njit(error_model="numpy")  # type: ignore[untyped-decorator]
+    def all_rows(
+        rows: Any, count: Any, stride: Any, part: Any, inputs: Any, out: Any, goes_on: Any
     ) -> Any:
-        stride = inputs * size
         for first in range(0, count, _FAST_ROWS):
             left = count - first
             source, target = rows + first * stride, out + first * _PANEL_BYTES
             if left > 4:
-                eight((source, stride, panel, inputs, target))
+                eight((source, stride, part, inputs, target, goes_on))
             elif left > 2:
-                four((source, stride, panel, inputs, target))
+                four((source, stride, part, inputs, target, goes_on))
             elif left == 2:
-                two((source, stride, panel, inputs, target))
+                two((source, stride, part, inputs, target, goes_on))
             else:
-                one((source, stride, panel, inputs, target))
+                one((source, stride, part, inputs, target, goes_on))
+
+    def product(
+        mode: Any,
+        rows: Any,
+        count: Any,
+        weight: Any,
+        panel: Any,
+        following: Any,
+        inputs: Any,
+        out: Any,
+        scratch: Any,
+    ) -> Any:
+        record = pointer(weight, np.int64(0))
+        stride = inputs * size
+        if not record[1]:
+            at = record[0] + panel * record[4]
+            all_rows(rows, count, stride, at, inputs, out, False)
+            return
+        steps = inputs // _STEP_INPUTS
+        lines = record[4] // _CACHE_LINE // steps
+        for first in range(0, steps, _FEW_STEPS):
+            part = min(_FEW_STEPS, steps - first)
+            ahead = following + first * lines * _CACHE_LINE
+            expand_part(weight, panel, first, part, scratch, ahead, lines)
+            source = rows + first * _STEP_INPUTS * size
+            all_rows(source, count, stride, scratch, part * _STEP_INPUTS, out, first > 0)
 
     return product
 
@@ -287,28 +289,36 @@ def _choose_end(mode: Any) -> Any:
 
 
 def _by_tiles(
-    mode: Any, rows: Any, count: Any, panel: Any, inputs: Any, out: Any, following: Any, lines: Any
+    mode: Any,
+    rows: Any,
+    count: Any,
+    weight: Any,
+    panel: Any,
+    following: Any,
+    inputs: Any,
+    out: Any,
+    scratch: Any,
 ) -> Any:
-    steps = inputs // PANEL
-    if count <= TILE_ROWS:
-        sixteen_rows(rows, panel, steps, out, following, lines // steps)
-        return
-    blocks = (count + BLOCK_ROWS - 1) // BLOCK_ROWS
-    each = lines // (steps * blocks)
+    record = pointer(weight, np.int64(0))
+    is_compact = record[1] != 0
+    steps, blocks = inputs // _STEP_INPUTS, (count + BLOCK_ROWS - 1) // BLOCK_ROWS
+    each = record[4] // (_CACHE_LINE * steps * (blocks + is_compact))
     # Several blocks of rows pass by a part of the panel that the first-level cache holds.
-    at_once = steps if blocks == 1 else min(steps, _STEPS_AT_ONCE)
+    at_once = _FEW_STEPS if blocks <= _FEW_BLOCKS else _MANY_STEPS
+    if blocks == 1 and not is_compact:
+        at_once = steps
     for first in range(0, steps, at_once):
         part = min(at_once, steps - first)
+        weights = record[0] + panel * record[4] + first * STEP_BYTES
+        if is_compact:
+            expand_part(weight, panel, first, part, scratch, following, each)
+            following += part * each * _CACHE_LINE
+            weights = scratch
         for block in range(blocks):
-            upper = rows + (2 * block * steps + first) * TILE
-            thirty_two_rows(
-                upper,
-                upper + steps * TILE,
-                panel + first * TILE_ROWS * _PANEL_BYTES,
-                part,
-                out + block * BLOCK_ROWS * _PANEL_BYTES,
-                first > 0,
-                following,
-                each,
-            )
+            tiles, sums = rows + (2 * block * steps + first) * TILE, out + block * _BLOCK_BYTES
+            if count - block * BLOCK_ROWS <= TILE_ROWS:
+                sixteen_rows(tiles, weights, part, sums, first > 0, following, each)
+            else:
+                lower = tiles + steps * TILE
+                thirty_two_rows(tiles, lower, weights, part, sums, first > 0, following, each)
             following += part * each * _CACHE_LINE

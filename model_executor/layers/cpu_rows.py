@@ -12,20 +12,27 @@ import numpy as np
 import torch
 from numba import njit
 
-from .cpu_math import FAST, compiled, exp32, narrow, pointer, widen
+from .cpu_math import FAST, compiled, narrow, pointer, widen
 
 _F32, _ONE = np.float32(0), np.float32(1)
 
 
 @njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
-def norm_row(xs: Any, ws: Any, ys: Any, base: Any, size: Any, eps: Any, kind: Any) -> Any:
-    """ys = rms_norm(xs) of `size` elements from `base`; xs and the weights ws are float32."""
+def norm_scale(xs: Any, base: Any, size: Any, eps: Any) -> Any:
+    """What rms_norm multiplies `size` float32 elements from `base` by, before the weights."""
     square = _F32
     for i in range(size):
         square += xs[base + i] * xs[base + i]
-    scale = _ONE / np.sqrt(square / np.float32(size) + eps)
+    return _ONE / np.sqrt(square / np.float32(size) + eps)
+
+
+@njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+def scale_run(
+    xs: Any, first: Any, scale: Any, ws: Any, column: Any, ys: Any, place: Any, size: Any, kind: Any
+) -> Any:
+    """ys = xs * scale * ws for a run of `size` elements from `first`, `column` and `place`."""
     for i in range(size):
-        ys[base + i] = narrow(xs[base + i] * scale * ws[i], kind)
+        ys[place + i] = narrow(xs[first + i] * scale * ws[column + i], kind)
 
 
 @njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -38,14 +45,6 @@ def rotate_head(xs: Any, base: Any, table: Any, angle: Any, head_dim: Any, kind:
         first, second = widen(xs[base + i]), widen(xs[base + half + i])
         xs[base + i] = narrow(first * cos - second * sin, kind)
         xs[base + half + i] = narrow(second * cos + first * sin, kind)
-
-
-@njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
-def gate_row(gate_up: Any, at: Any, ys: Any, base: Any, size: Any, kind: Any) -> Any:
-    """ys = silu(gate) * up; `gate_up` is float32, `size` gates and then as many values."""
-    for i in range(size):
-        gate = gate_up[at + i]
-        ys[base + i] = narrow(gate * gate_up[at + size + i] / (_ONE + exp32(-gate)), kind)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -72,7 +71,8 @@ def sum_embeddings(table: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
 def _norm_rows(x: Any, weight: Any, out: Any, rows: Any, size: Any, eps: Any) -> Any:
     xs, ws, ys = pointer(x, _F32), pointer(weight, _F32), pointer(out, _F32)
     for row in range(rows):
-        norm_row(xs, ws, ys, row * size, size, eps, _F32)
+        base = row * size
+        scale_run(xs, base, norm_scale(xs, base, size, eps), ws, 0, ys, base, size, _F32)
 
 
 @compiled()

@@ -19,27 +19,28 @@ from numba import njit
 
 from ..attention.cpu_kernel import attend_item
 from ..attention.interface import AttentionMetadata, CpuCaches
-from .cpu_math import FAST, compiled, element_bytes, marker, narrow, pointer
+from .cpu_finish import ADD, GATE, STORE, finish_block
+from .cpu_math import compiled, element_bytes, marker, pointer
+from .cpu_packing import PANEL, Panels, panel_address
 from .cpu_panels import (
     BLOCK_ROWS,
-    PANEL,
-    arrange_rows,
+    SCRATCH_BYTES,
     begin_products,
     choose_mode,
     end_products,
+    input_index,
     multiply_panel,
 )
-from .cpu_rows import gate_row, norm_row, rotate_head
+from .cpu_rows import norm_scale, rotate_head, scale_run
 from .cpu_team import Team, meet, new_counters, reset_counters, take
 from .cpu_tiles import tile_configuration
 
 _F32 = np.float32(0)
-_STORE, _ADD, _GATE = 0, 1, 2  # what becomes of a block of a product
 _PHASES = 7  # of a layer, each with its counter
 # Rows that stay in the second-level cache while panels pass by, and their sums with one panel.
 _CHUNK_ROWS, _CHUNK_BYTES = 512, 1 << 20
 _SUMS_BYTES = _CHUNK_ROWS * PANEL * 4
-_ROOM_BYTES = _SUMS_BYTES + _CHUNK_BYTES
+_ROOM_BYTES = _SUMS_BYTES + SCRATCH_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +65,8 @@ class CpuStack:
 
     Args:
         shape: sizes.
-        layers: input_norm and post_norm (float32 [hidden]) of each, then the panels of qkv,
-            attention_out, gate_up (gated) and down (see `PanelLinear`).
+        norms: input_norm and post_norm of each layer, float32 [hidden].
+        weights: qkv, attention_out, gate_up (gated, see `PanelLinear`) and down of each layer.
         dtype: of the packed weights, float32 or bfloat16.
         team: who runs them.
     """
@@ -73,14 +74,21 @@ class CpuStack:
     def __init__(
         self,
         shape: StackShape,
-        layers: Sequence[tuple[torch.Tensor, ...]],
+        norms: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        weights: Sequence[tuple[Panels, ...]],
         dtype: torch.dtype,
         team: Team,
     ) -> None:
-        self._shape, self._layers, self._dtype = shape, layers, dtype
+        self._shape, self._dtype, self._kept = shape, dtype, (norms, weights)
         self._mode, self._kind = choose_mode(dtype), marker(dtype)
-        self._weights = np.array([[t.data_ptr() for t in layer] for layer in layers], np.int64)
-        self._words = new_counters(_PHASES * len(layers))
+        self._weights = np.array(
+            [
+                [*(norm.data_ptr() for norm in pair), *(w.record.ctypes.data for w in layer)]
+                for pair, layer in zip(norms, weights, strict=True)
+            ],
+            np.int64,
+        )
+        self._words = new_counters(_PHASES * len(weights))
         self._configuration = tile_configuration()
         self._team = team
         self._rooms = torch.empty(0, _ROOM_BYTES, dtype=torch.int8)
@@ -146,39 +154,13 @@ class CpuStack:
         return self._buffers
 
 
-@njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
-def _finish_block(
-    purpose: Any, block: Any, count: Any, out: Any, row: Any, width: Any, panel: Any, kind: Any
-) -> Any:
-    """Rows [count, PANEL] of a product to where they belong: stored, added to the residual stream,
-    or as 16 gates and 16 values."""
-    sums = pointer(block, _F32)
-    if purpose == _GATE:
-        inner = pointer(out, kind)
-        for i in range(count):
-            base = (row + i) * width + panel * (PANEL // 2)
-            gate_row(sums, i * PANEL, inner, base, PANEL // 2, kind)
-    elif purpose == _ADD:
-        residual = pointer(out, _F32)
-        for i in range(count):
-            base = (row + i) * width + panel * PANEL
-            for j in range(PANEL):
-                residual[base + j] += sums[i * PANEL + j]
-    else:
-        stored = pointer(out, kind)
-        for i in range(count):
-            base = (row + i) * width + panel * PANEL
-            for j in range(PANEL):
-                stored[base + j] = narrow(sums[i * PANEL + j], kind)
-
-
 @njit(error_model="numpy")  # type: ignore[untyped-decorator]
 def _multiply(
     purpose: Any,
     queue: Any,
     rows: Any,
     sizes: Any,
-    weight: Any,
+    weights: Any,
     out: Any,
     width: Any,
     room: Any,
@@ -188,39 +170,51 @@ def _multiply(
     """A product by units of one panel and one chunk of rows, as they are taken from the `queue`
     (words, counter).
 
-    `sizes` is (rows, input features, panels); `width` counts the elements of a row of `out`; `room`
-    is the worker's own.
+    `sizes` is (rows, input features, panels); `weights` this product's and the next one's, whose
+    beginning is asked for at the end of this one; `width` counts the elements of a row of `out`;
+    `room` is the worker's own.
     """
     words, counter = queue
     num_rows, inputs, num_panels = sizes
-    block, arranged = room
+    block, scratch = room
+    weight, next_weight = weights
     stride = inputs * element_bytes(kind)
     chunk_rows = min(_CHUNK_ROWS, _CHUNK_BYTES // stride // BLOCK_ROWS * BLOCK_ROWS)
     num_units = num_panels * ((num_rows + chunk_rows - 1) // chunk_rows)
-    chunk, unit = -1, take(words, counter)
-    source, first, count = rows, 0, 0
+    unit = take(words, counter)
     while unit < num_units:
-        if unit // num_panels != chunk:
-            chunk = unit // num_panels
-            first = chunk * chunk_rows
-            count = min(chunk_rows, num_rows - first)
-            source = arrange_rows(mode, rows + first * stride, count, inputs, arranged)
-        panel, unit = unit % num_panels, take(words, counter)
-        at = weight + panel * PANEL * stride
-        following = weight + unit % num_panels * PANEL * stride
-        multiply_panel(mode, source, count, at, inputs, block, following, inputs)
-        _finish_block(purpose, block, count, out, first, width, panel, kind)
+        first, panel = unit // num_panels * chunk_rows, unit % num_panels
+        count, source = min(chunk_rows, num_rows - first), rows + first * stride
+        unit = take(words, counter)
+        following = panel_address(weight, unit % num_panels)
+        if unit >= num_units:
+            following = panel_address(next_weight, unit - num_units)
+        multiply_panel(mode, source, count, weight, panel, following, inputs, block, scratch)
+        finish_block(purpose, block, count, out, first, width, panel, kind, mode)
 
 
 @njit(error_model="numpy")  # type: ignore[untyped-decorator]
 def _norm(
-    queue: Any, residual: Any, weight: Any, out: Any, num_rows: Any, size: Any, eps: Any, kind: Any
+    queue: Any,
+    residual: Any,
+    weight: Any,
+    out: Any,
+    sizes: Any,
+    eps: Any,
+    kind: Any,
+    mode: Any,
 ) -> Any:
+    """Normed rows as inputs of a product; `sizes` is (rows, width)."""
     words, counter = queue
+    num_rows, size = sizes
     xs, ws, ys = pointer(residual, _F32), pointer(weight, _F32), pointer(out, kind)
     row = take(words, counter)
     while row < num_rows:
-        norm_row(xs, ws, ys, row * size, size, eps, kind)
+        base = row * size
+        scale = norm_scale(xs, base, size, eps)
+        for first in range(0, size, PANEL):
+            place = input_index(mode, row, first, size)
+            scale_run(xs, base + first, scale, ws, first, ys, place, PANEL, kind)
         row = take(words, counter)
 
 
@@ -234,6 +228,7 @@ def _attend(
     counts: Any,
     sizes: Any,
     kind: Any,
+    mode: Any,
 ) -> Any:
     """Rotate, store and attend, by units of one sequence and one range of its KV heads."""
     words, counter = queue
@@ -246,7 +241,8 @@ def _attend(
     heads, table = pointer(tensors[0], kind), pointer(angles, _F32)
     unit = take(words, counter)
     while unit < num_sequences * ranges:
-        sequence, part = unit // ranges, unit % ranges
+        current, unit = unit, take(words, counter)
+        sequence, part = current // ranges, current % ranges
         first, last = part * num_kv_heads // ranges, (part + 1) * num_kv_heads // ranges
         for row in range(np.int64(starts[sequence]), np.int64(starts[sequence + 1])):
             for head in range(first * group, last * group):
@@ -260,14 +256,15 @@ def _attend(
         attend_item(
             tensors,
             indices,
-            unit,
+            current,
             ranges,
+            min(unit, num_sequences * ranges - 1),
             (width, width),
             (block_size, lanes, num_kv_heads, head_dim),
             (group, max_blocks),
             kind,
+            mode,
         )
-        unit = take(words, counter)
 
 
 @compiled()
@@ -294,33 +291,57 @@ def _run_layers(
     query = num_heads * head_dim
     width = query + 2 * num_kv_heads * head_dim
     element = element_bytes(kind)
-    room = (rooms + worker * _ROOM_BYTES, rooms + worker * _ROOM_BYTES + _SUMS_BYTES)
+    own = rooms + worker * _ROOM_BYTES
+    room = (own, own + _SUMS_BYTES)
     begin_products(mode, configuration)
     for layer in range(len(table)):
         at = layer * _PHASES
         norms, w = (table[layer, 0], table[layer, 1]), table[layer]
-        _norm((shared, at), residual, norms[0], normed, num_rows, hidden, eps, kind)
+        after = table[(layer + 1) % len(table), 2]
+        _norm((shared, at), residual, norms[0], normed, (num_rows, hidden), eps, kind, mode)
         meet(shared, workers)
         panels = (num_rows, hidden, width // PANEL)
-        _multiply(_STORE, (shared, at + 1), normed, panels, w[2], qkv, width, room, kind, mode)
+        _multiply(
+            STORE, (shared, at + 1), normed, panels, (w[2], w[3]), qkv, width, room, kind, mode
+        )
         meet(shared, workers)
         keys, values = qkv + query * element, qkv + (width - num_kv_heads * head_dim) * element
         addresses = (qkv, keys, values, attended, caches[layer])
-        _attend((shared, at + 2), workers, addresses, angles, indices, counts, sizes, kind)
+        _attend((shared, at + 2), workers, addresses, angles, indices, counts, sizes, kind, mode)
         meet(shared, workers)
         panels = (num_rows, query, hidden // PANEL)
         _multiply(
-            _ADD, (shared, at + 3), attended, panels, w[3], residual, hidden, room, kind, mode
+            ADD,
+            (shared, at + 3),
+            attended,
+            panels,
+            (w[3], w[4]),
+            residual,
+            hidden,
+            room,
+            kind,
+            mode,
         )
         meet(shared, workers)
-        _norm((shared, at + 4), residual, norms[1], normed, num_rows, hidden, eps, kind)
+        _norm((shared, at + 4), residual, norms[1], normed, (num_rows, hidden), eps, kind, mode)
         meet(shared, workers)
         panels = (num_rows, hidden, 2 * intermediate // PANEL)
         _multiply(
-            _GATE, (shared, at + 5), normed, panels, w[4], inner, intermediate, room, kind, mode
+            GATE,
+            (shared, at + 5),
+            normed,
+            panels,
+            (w[4], w[5]),
+            inner,
+            intermediate,
+            room,
+            kind,
+            mode,
         )
         meet(shared, workers)
         panels = (num_rows, intermediate, hidden // PANEL)
-        _multiply(_ADD, (shared, at + 6), inner, panels, w[5], residual, hidden, room, kind, mode)
+        _multiply(
+            ADD, (shared, at + 6), inner, panels, (w[5], after), residual, hidden, room, kind, mode
+        )
         meet(shared, workers)
     end_products(mode)

@@ -2,7 +2,7 @@
 
 A tile holds 16 rows of 64 bytes. A kernel configures the tiles once per thread and releases them at
 its end; in between, `sixteen_rows` and `thirty_two_rows` multiply rows that lie in the tiles' order
-(`order_rows`) by one panel of `cpu_panels`. Intel, "Architecture Instruction Set Extensions
+(`tile_index`) by one panel of `cpu_panels`. Intel, "Architecture Instruction Set Extensions
 Programming Reference", chapter 3.
 """
 
@@ -17,7 +17,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .cpu_math import pointer, prefetch
+from .cpu_math import ask_for
 
 _BYTE = ir.IntType(8)
 _BYTES = _BYTE.as_pointer()
@@ -87,7 +87,6 @@ release_tiles = _tile_instruction("tilerelease")
 
 TILE_ROWS = 16
 _TILE_BYTES = 64  # of a row: 32 inputs in bfloat16, 16 outputs in float32
-_TILE_WORDS = _TILE_BYTES // 8
 TILE = TILE_ROWS * _TILE_BYTES
 
 
@@ -101,30 +100,33 @@ def tile_configuration() -> npt.NDArray[np.uint8]:
 
 
 @njit(error_model="numpy")  # type: ignore[untyped-decorator]
-def order_rows(rows: Any, count: Any, inputs: Any, room: Any) -> Any:
-    """Copy [count, inputs] bfloat16 to `room` (addresses) tile by tile: 16 rows of 32 inputs, then
-    the next 32 inputs of the same rows, and so on."""
-    source, target = pointer(rows, np.int64(0)), pointer(room, np.int64(0))
-    steps = inputs // _INPUTS
-    for row in range(count):
-        at = (row // TILE_ROWS * steps * TILE_ROWS + row % TILE_ROWS) * _TILE_WORDS
-        for step in range(steps):
-            for word in range(_TILE_WORDS):
-                target[at + word] = source[(row * steps + step) * _TILE_WORDS + word]
-            at += TILE_ROWS * _TILE_WORDS
+def tile_index(row: Any, column: Any, inputs: Any) -> Any:
+    """Index of an element among activations [rows, inputs] that lie tile by tile: 16 rows of 32
+    inputs, then the next 32 inputs of the same rows, and so on."""
+    tile = row // TILE_ROWS * (inputs // _INPUTS) + column // _INPUTS
+    return (tile * TILE_ROWS + row % TILE_ROWS) * _INPUTS + column % _INPUTS
 
 
 @njit(error_model="numpy")  # type: ignore[untyped-decorator]
-def sixteen_rows(rows: Any, panel: Any, steps: Any, out: Any, following: Any, lines: Any) -> Any:
-    """out [16, 32] float32 = rows of `steps` tiles times a panel's first `steps` * 32 inputs."""
-    _zero_00()
-    _zero_01()
+def sixteen_rows(
+    rows: Any, panel: Any, steps: Any, out: Any, goes_on: Any, following: Any, lines: Any
+) -> Any:
+    """out [16, 32] float32 = rows of `steps` tiles times part of a panel; added to what `out` holds
+    if it `goes_on`. Meanwhile `lines` cache lines from `following` are asked for in every step."""
+    if goes_on:
+        _resume_00(out, _PANEL_BYTES)
+        _resume_01(out + _TILE_BYTES, _PANEL_BYTES)
+    else:
+        _zero_00()
+        _zero_01()
     for step in range(steps):
-        _ask_for(following + step * lines * _CACHE_LINE, lines)
+        wanted = following + step * lines * _CACHE_LINE
         at = panel + step * TILE_ROWS * _PANEL_BYTES
         _load_upper(rows + step * TILE, _TILE_BYTES)
+        ask_for(wanted, lines, 0, 2)
         _load_left(at, _PANEL_BYTES)
         _dot_00()
+        ask_for(wanted, lines, 1, 2)
         _load_right(at + _TILE_BYTES, _PANEL_BYTES)
         _dot_01()
     _store_00(out, _PANEL_BYTES)
@@ -143,7 +145,7 @@ def thirty_two_rows(
     lines: Any,
 ) -> Any:
     """out [32, 32] float32 = two times 16 rows of `steps` tiles, at `rows` and `lower`, times part
-    of a panel; added to what `out` holds if it `goes_on`."""
+    of a panel; see `sixteen_rows`."""
     below = out + TILE_ROWS * _PANEL_BYTES
     if goes_on:
         _resume_00(out, _PANEL_BYTES)
@@ -156,24 +158,21 @@ def thirty_two_rows(
         _zero_10()
         _zero_11()
     for step in range(steps):
-        _ask_for(following + step * lines * _CACHE_LINE, lines)
+        wanted = following + step * lines * _CACHE_LINE
         at = panel + step * TILE_ROWS * _PANEL_BYTES
         _load_upper(rows + step * TILE, _TILE_BYTES)
+        ask_for(wanted, lines, 0, 4)
         _load_left(at, _PANEL_BYTES)
         _dot_00()
+        ask_for(wanted, lines, 1, 4)
         _load_right(at + _TILE_BYTES, _PANEL_BYTES)
         _dot_01()
+        ask_for(wanted, lines, 2, 4)
         _load_lower(lower + step * TILE, _TILE_BYTES)
         _dot_10()
+        ask_for(wanted, lines, 3, 4)
         _dot_11()
     _store_00(out, _PANEL_BYTES)
     _store_01(out + _TILE_BYTES, _PANEL_BYTES)
     _store_10(below, _PANEL_BYTES)
     _store_11(below + _TILE_BYTES, _PANEL_BYTES)
-
-
-@njit(error_model="numpy")  # type: ignore[untyped-decorator]
-def _ask_for(address: Any, lines: Any) -> Any:
-    memory = pointer(address, np.int8(0))
-    for line in range(lines):
-        prefetch(memory, line * _CACHE_LINE)

@@ -11,7 +11,10 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
+
+from .cpu_math import EXP_COEFFICIENTS, EXP_LOWEST, LN2, LOG2E
 
 LANES = 16
 INT32, INT64, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -60,6 +63,42 @@ def load_floats(builder: Any, address: Any, element: Any) -> Any:
     if element == types.float32:
         return load(builder, address, FLOATS)
     return lower(builder, builder.zext(load(builder, address, _SHORTS), INTS))
+
+
+def store_floats(builder: Any, value: Any, address: Any, element: Any) -> None:
+    """16 float32 as neighbours of an element type, rounded to nearest even."""
+    store(builder, value if element == types.float32 else _rounded(builder, value), address)
+
+
+def _rounded(builder: Any, value: Any) -> Any:
+    bits = builder.bitcast(value, INTS)
+    half = ir.Constant(INTS, [16] * LANES)
+    odd = builder.and_(builder.lshr(bits, half), ir.Constant(INTS, [1] * LANES))
+    up = builder.add(builder.add(bits, ir.Constant(INTS, [0x7FFF] * LANES)), odd)
+    return builder.trunc(builder.lshr(up, half), _SHORTS)
+
+
+def filled(value: float) -> Any:
+    """A number in all lanes."""
+    return ir.Constant(FLOATS, [value] * LANES)
+
+
+def exponential(builder: Any, x: Any) -> Any:
+    """`cpu_math.exp32` of 16 numbers."""
+    x = builder.select(builder.fcmp_ordered("<", x, filled(EXP_LOWEST)), filled(EXP_LOWEST), x)
+    floor = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(FLOATS, [FLOATS]), f"llvm.floor.v{LANES}f32"
+    )
+    whole = builder.call(floor, [multiply_add(builder, filled(0.5), x, filled(LOG2E))])
+    rest = multiply_add(builder, x, whole, filled(-LN2))
+    y = filled(EXP_COEFFICIENTS[0])
+    for coefficient in EXP_COEFFICIENTS[1:]:
+        y = multiply_add(builder, filled(coefficient), y, rest)
+    square = builder.fmul(rest, rest)
+    y = multiply_add(builder, builder.fadd(rest, filled(1.0)), y, square)
+    exponent = builder.add(builder.fptosi(whole, INTS), ir.Constant(INTS, [127] * LANES))
+    power = builder.shl(exponent, ir.Constant(INTS, [23] * LANES))
+    return builder.fmul(y, builder.bitcast(power, FLOATS))
 
 
 def splat(builder: Any, value: Any) -> Any:

@@ -60,30 +60,29 @@ class PanelLinear:
         gated: the first half of the outputs are gates and the second what they let through.
 
     Attributes:
-        panels: see `cpu_panels.pack_panels`.
+        panels: the weight as it lies in memory.
     """
 
     def __init__(self, weight: torch.Tensor, *, gated: bool = False) -> None:
-        from . import cpu_panels
+        from . import cpu_packing
 
         self._gated = gated
-        self.panels = cpu_panels.pack_panels(
-            cpu_panels.interleave(weight) if gated else weight.contiguous()
-        )
+        ordered = cpu_packing.interleave(weight) if gated else weight.contiguous()
+        self.panels = cpu_packing.Panels(ordered)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """See `Linear`. Slow, since it unpacks the weight: for backends that show what is right."""
-        from . import cpu_panels
+        from . import cpu_packing
 
-        weight = cpu_panels.unpack_panels(self.panels)
-        return F.linear(x, cpu_panels.separate(weight) if self._gated else weight)
+        weight = self.panels.unpack()
+        return F.linear(x, cpu_packing.separate(weight) if self._gated else weight)
 
 
 def fills_panels(sizes: Iterable[int], dtype: torch.dtype, device: torch.device) -> bool:
     """True when layers of these widths can be held in `PanelLinear`s and run by `cpu_stack`."""
     if device.type != "cpu" or dtype not in _PACKED_DTYPES:
         return False
-    from .cpu_panels import PANEL
+    from .cpu_packing import PANEL
 
     return all(size % PANEL == 0 for size in sizes)
 

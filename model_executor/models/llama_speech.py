@@ -141,17 +141,15 @@ class LlamaSpeech:
             head_dim=spec.head_dim,
             eps=self.config.rms_norm_eps,
         )
+        norms = [(layer.input_norm, layer.post_norm) for layer in self.layers]
         weights = [
-            (
-                *(layer.input_norm, layer.post_norm),
-                *(
-                    cast(PanelLinear, product).panels
-                    for product in (layer.qkv, layer.attention_out, layer.gate_up, layer.down)
-                ),
+            tuple(
+                cast(PanelLinear, product).panels
+                for product in (layer.qkv, layer.attention_out, layer.gate_up, layer.down)
             )
             for layer in self.layers
         ]
-        return CpuStack(shape, weights, self.dtype, team)
+        return CpuStack(shape, norms, weights, self.dtype, team)
 
     def _load_embeddings(self, source: TensorSource) -> None:
         spec, hidden = self.spec, self.spec.hidden_size

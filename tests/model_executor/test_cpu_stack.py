@@ -11,7 +11,7 @@ import torch
 
 from stretto.model_executor.attention.selector import create_attention
 from stretto.model_executor.interfaces import SamplingDefaults, SpeechModelSpec
-from stretto.model_executor.layers import cpu_panels
+from stretto.model_executor.layers import cpu_packing, cpu_panels
 from stretto.model_executor.layers.cpu_head import CpuHead
 from stretto.model_executor.layers.cpu_team import Team
 from stretto.model_executor.models.llama_speech import LlamaConfig, LlamaSpeech
@@ -140,13 +140,13 @@ def test_other_sizes_run_in_plain_torch() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_panels_hold_the_weight(dtype: torch.dtype) -> None:
     weight = torch.randn(64, 96).to(dtype)
-    assert torch.equal(cpu_panels.unpack_panels(cpu_panels.pack_panels(weight)), weight)
-    assert torch.equal(cpu_panels.separate(cpu_panels.interleave(weight)), weight)
+    assert torch.equal(cpu_packing.Panels(weight).unpack(), weight)
+    assert torch.equal(cpu_packing.separate(cpu_packing.interleave(weight)), weight)
 
 
 def test_gates_and_values_share_a_panel() -> None:
     weight: Any = torch.arange(128.0)[:, None].expand(128, 32)
-    panel = cpu_panels.interleave(weight)[: cpu_panels.PANEL, 0].tolist()
+    panel = cpu_packing.interleave(weight)[: cpu_packing.PANEL, 0].tolist()
     assert panel == [*range(16), *range(64, 80)]
 
 
