@@ -1,8 +1,7 @@
 """The speech model by itself: real scheduler, real executor, no text and no vocoder.
 
 Sequences of random prompts run for a fixed number of frames (the end of speech is banned), so that
-steps of one size can be repeated. `PhaseTimer` splits a step's time; it wraps the runner's own
-methods and therefore knows their names.
+steps of one size can be repeated. `PhaseTimer` splits a step's time.
 """
 
 from __future__ import annotations
@@ -49,30 +48,30 @@ class PhaseTimer:
 
     On CUDA every boundary waits for the device, so the parts add up and nothing overlaps; totals
     are then larger than in service, and are better taken without it.
+
+    Args:
+        executor: a `LocalExecutor`.
+        wait: waits for its device.
+        now: the clock.
     """
 
-    def __init__(self, executor: Any, wait: Callable[[], None]) -> None:
-        self._wait = wait
+    def __init__(self, executor: Any, wait: Callable[[], None], now: Now = perf_counter) -> None:
+        self._wait, self._now = wait, now
         self._seconds = {"model": 0.0, "sample": 0.0}
-        runner = executor._runner
-        runner._model.forward = self._timed(runner._model.forward, "model")
-        runner._draw = self._timed(runner._draw, "sample")
+        self._phase, self._began = "end", 0.0
+        executor.watch_steps(self._enter)
 
     def take(self) -> dict[str, float]:
         """Seconds since the last call."""
         taken, self._seconds = self._seconds, {"model": 0.0, "sample": 0.0}
         return taken
 
-    def _timed(self, function: Callable[..., Any], phase: str) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self._wait()
-            before = perf_counter()
-            result = function(*args, **kwargs)
-            self._wait()
-            self._seconds[phase] += perf_counter() - before
-            return result
-
-        return timed
+    def _enter(self, phase: str) -> None:
+        self._wait()
+        now = self._now()
+        if self._phase in self._seconds:
+            self._seconds[self._phase] += now - self._began
+        self._phase, self._began = phase, now
 
 
 def device_wait(executor: Any) -> Callable[[], None]:

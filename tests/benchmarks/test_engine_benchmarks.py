@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from stretto.benchmarks import cli
+from stretto.benchmarks.ar_stage import PhaseTimer
 from stretto.benchmarks.engine_setup import resolve_model
 from stretto.benchmarks.floor import step_bytes
 from stretto.benchmarks.gpu_busy import GpuBusy
@@ -51,6 +53,23 @@ def test_a_step_is_the_sum_of_its_phases(model: str, tmp_path: Path) -> None:
     argv = ["--platform", str(platform), "--rates", "1", "--num-requests", "3"]
     assert bench("simulate", *argv, "--output", str(tmp_path / "sim")) == 0
     assert json.loads(simulated.read_text())["points"][0]["completed"] == 3
+
+
+def test_a_timer_adds_up_the_phases_and_waits_at_their_borders() -> None:
+    class Watched:
+        """An executor whose steps the test runs."""
+
+        def watch_steps(self, on_phase: Callable[[str], None]) -> None:
+            self.enter = on_phase
+
+    executor, times = Watched(), iter([1.0, 1.5, 2.5, 10.0, 11.0, 14.0])
+    waits: list[None] = []
+    timer = PhaseTimer(executor, lambda: waits.append(None), times.__next__)
+    for phase in ("model", "sample", "end") * 2:
+        executor.enter(phase)
+    assert timer.take() == {"model": 0.5 + 1.0, "sample": 1.0 + 3.0}
+    assert timer.take() == {"model": 0.0, "sample": 0.0}
+    assert len(waits) == 6
 
 
 def test_the_floor_is_every_byte_once() -> None:

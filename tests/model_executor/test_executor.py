@@ -62,6 +62,17 @@ def test_a_prompt_becomes_a_waveform(executor: LocalExecutor) -> None:
     executor.check_idle()
 
 
+def test_a_step_says_where_its_phases_begin(executor: LocalExecutor) -> None:
+    phases: list[str] = []
+    executor.watch_steps(phases.append)
+    case = Case("single1")
+    executor.add_sequence("a", case.prompts[0], case.sampling)
+    item = ScheduledSequence("a", 0, case.prompts[0].num_tokens, [0, 1], 0, True)
+    executor.execute_model(SchedulerOutput((item,)))
+    executor.remove_sequence("a")
+    assert phases == ["model", "sample", "end"]
+
+
 def test_warm_up_leaves_nothing(executor: LocalExecutor) -> None:
     executor.warmup()
     executor.check_idle()
