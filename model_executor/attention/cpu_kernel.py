@@ -13,9 +13,13 @@ to whole vectors.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit
 from numba.core import cgutils
 
@@ -24,28 +28,32 @@ from ..layers.cpu_math import (
     compiled,
     element_bytes,
     emit_prefetch,
-    exp32,
-    narrow,
     pointer,
-    widen,
 )
 from ..layers.cpu_panels import FLOAT32, input_index
 from ..layers.cpu_vectors import (
     FLOAT,
     FLOATS,
+    INT32,
     INT64,
+    INTS,
     LANES,
     ZEROS,
+    exponential,
+    filled,
+    greater,
     load,
     load_floats,
     multiply_add,
     procedure,
+    reduced,
     splat,
     store,
+    store_floats,
 )
 
 _F32, _ONE, _I32 = np.float32(0), np.float32(1), np.int32(0)
-_LOWEST = np.float32(-1e30)
+_LOWEST = -1e30
 _CACHE_LINE = 64
 _BY_ROWS = FLOAT32  # a mode that leaves rows as they are
 _SUMS = 4  # of a score at a time; head_dim is a multiple
@@ -113,62 +121,100 @@ def _emit_values(
     store(builder, builder.load(total), out)
 
 
+def _emit_softmax(
+    builder: Any,
+    scores: Any,
+    lanes: Any,
+    count: Any,
+    highest: Any,
+    total: Any,
+    out: Any,
+    head_dim: Any,
+) -> None:
+    """A running softmax goes on: the first `count` of `lanes` scores become weights, the others
+    nothing; the highest score and the total so far follow, and what is in `out` [head_dim] shrinks
+    with them. Addresses and numbers."""
+    before = load(builder, highest, FLOAT)
+    top = cgutils.alloca_once_value(builder, filled(_LOWEST))
+    for_vectors = partial(_for_vectors, builder)
+    with for_vectors(scores, lanes) as (at, first):
+        valid = _below(builder, first, count)
+        seen = builder.select(valid, load(builder, at, FLOATS), filled(_LOWEST))
+        builder.store(greater(builder, builder.load(top), seen), top)
+    now = greater(builder, before, reduced(builder, greater, builder.load(top)))
+    sums = cgutils.alloca_once_value(builder, ZEROS)
+    with for_vectors(scores, lanes) as (at, first):
+        score = builder.fsub(load(builder, at, FLOATS), splat(builder, now))
+        weight = builder.select(_below(builder, first, count), exponential(builder, score), ZEROS)
+        builder.store(builder.fadd(builder.load(sums), weight), sums)
+        store(builder, weight, at)
+    shrink = exponential(builder, splat(builder, builder.fsub(before, now)))
+    with builder.if_then(builder.fcmp_ordered(">", now, before)):
+        store(builder, now, highest)
+        with for_vectors(out, head_dim) as (at, _):
+            store(builder, builder.fmul(load(builder, at, FLOATS), shrink), at)
+    so_far = builder.fmul(
+        load(builder, total, FLOAT), builder.extract_element(shrink, ir.Constant(INT32, 0))
+    )
+    added = reduced(builder, ir.IRBuilder.fadd, builder.load(sums))
+    store(builder, builder.fadd(so_far, added), total)
+
+
+@contextmanager
+def _for_vectors(builder: Any, base: Any, count: Any) -> Iterator[tuple[Any, Any]]:
+    """A loop over `count` float32 from an address: the address and the index of each 16."""
+    with cgutils.for_range(builder, builder.udiv(count, INT64(LANES))) as loop:
+        first = builder.mul(loop.index, INT64(LANES))
+        yield builder.add(base, builder.mul(first, INT64(4))), first
+
+
+def _below(builder: Any, first: Any, count: Any) -> Any:
+    """Which of the 16 numbers from `first` on are below `count`."""
+    left = builder.trunc(builder.sub(count, first), INT32)
+    return builder.icmp_signed(">", splat(builder, left), ir.Constant(INTS, list(range(LANES))))
+
+
 _score_sixteen = procedure(_emit_scores, element_argument=6)
 _add_sixteen = procedure(_emit_values, element_argument=6)
+_soften = procedure(_emit_softmax)
 
 
-@njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
-def _highest(scores: Any, count: Any) -> Any:
-    highest = _LOWEST
-    for i in range(count):
-        highest = max(highest, scores[i])
-    return highest
-
-
-@njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
-def _exponentiate(scores: Any, count: Any, highest: Any) -> Any:
-    """Scores to weights in place; returns their sum."""
-    total = _F32
-    for i in range(count):
-        scores[i] = exp32(scores[i] - highest)
-        total += scores[i]
-    return total
-
-
-@njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
 def _visit(
     state: Any, count: Any, slot: Any, block: Any, following: Any, shape: Any, kind: Any
 ) -> Any:
     """One query head meets one block, at an address; `state` is the addresses of query and out of
-    all heads and of scores, then highest and total of all heads. The block at `following` is asked
+    all heads, of scores, and of highest and total of all heads. The block at `following` is asked
     for meanwhile: the hardware does not guess where the next one lies."""
-    query, out, score_at, highest, total = state
+    query, out, scores, highest, total = state
     _, lanes, _, head_dim = shape
-    scores = pointer(score_at, _F32)
     size = element_bytes(kind)
     at = slot * head_dim * 4
     for first in range(0, lanes, LANES):
         keys = block + first * size
         ahead = following + first * head_dim * size
-        _score_sixteen(
-            (score_at + first * 4, query + at, keys, head_dim, lanes * size, ahead, kind)
-        )
-    before = highest[slot]
-    now = max(before, _highest(scores, count))
-    if now > before:
-        shrink = exp32(before - now)
-        total[slot] *= shrink
-        so_far = pointer(out + at, _F32)
-        for d in range(head_dim):
-            so_far[d] *= shrink
-        highest[slot] = now
-    total[slot] += _exponentiate(scores, count, now)
+        _score_sixteen((scores + first * 4, query + at, keys, head_dim, lanes * size, ahead, kind))
+    _soften((scores, lanes, count, highest + slot * 4, total + slot * 4, out + at, head_dim))
     values, ahead = block + lanes * head_dim * size, following + lanes * head_dim * size
     for first in range(0, head_dim, LANES):
         target, source = out + at + first * 4, values + first * size
         _add_sixteen(
-            (target, score_at, count, source, head_dim * size, ahead + first * lanes * size, kind)
+            (target, scores, count, source, head_dim * size, ahead + first * lanes * size, kind)
         )
+
+
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def _store_head(new: Any, head: Any, block: Any, offset: Any, shape: Any, kind: Any) -> Any:
+    """Copy a position's keys and values of one head to an offset of the block and head that lie at
+    an address; `new` as in `_attend`."""
+    keys, values, begin, _ = new
+    _, lanes, _, head_dim = shape
+    cache = pointer(block, kind)
+    source = begin + head * head_dim
+    for i in range(head_dim):
+        cache[i * lanes + offset] = keys[source + i]
+    for i in range(head_dim):
+        cache[(lanes + offset) * head_dim + i] = values[source + i]
 
 
 @njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -179,12 +225,15 @@ def _attend(
     table: Any,
     heads: Any,
     group: Any,
+    new: Any,
     following: Any,
     shape: Any,
     kind: Any,
 ) -> Any:
     """All query heads of one position over its first `seen` positions; `following` is the block and
-    head that come after them."""
+    head that come after them. `new` is (keys, values, where the position's begin in them, whether
+    they are still to be stored): that is done just before they are met, when their place has been
+    asked for."""
     block_size, lanes, num_kv_heads, head_dim = shape
     size = 2 * lanes * head_dim * element_bytes(kind)
     num_blocks = (seen + block_size - 1) // block_size
@@ -194,58 +243,61 @@ def _attend(
         after = following
         if index + 1 < num_blocks:
             after = cache + (np.int64(table[index + 1]) * num_kv_heads + heads[0]) * size
+        is_last = index + 1 == num_blocks
         for head in range(heads[0], heads[1]):
             at = first + head * size
+            if is_last and new[3]:
+                _store_head(new, head, at, count - 1, shape, kind)
             for member in range(group):
                 slot = (head - heads[0]) * group + member
                 ahead = at + size if head + 1 < heads[1] else after
                 _visit(state, count, slot, at, ahead, shape, kind)
 
 
+def _emit_scale(
+    builder: Any, source: Any, factor: Any, target: Any, out: Any, element: Any
+) -> None:
+    """16 elements times a factor, as float32, to `target`; zeros to `out`. Addresses."""
+    values = load_floats(builder, source, element)
+    store(builder, builder.fmul(values, splat(builder, factor)), target)
+    store(builder, ZEROS, out)
+
+
+def _emit_scaled(builder: Any, source: Any, factor: Any, target: Any, element: Any) -> None:
+    """16 float32 times a factor, as elements."""
+    values = load(builder, source, FLOATS)
+    store_floats(builder, builder.fmul(values, splat(builder, factor)), target, element)
+
+
+_scale_sixteen = procedure(_emit_scale, element_argument=4)
+_write_sixteen = procedure(_emit_scaled, element_argument=3)
+
+
 @njit(error_model="numpy")  # type: ignore[untyped-decorator]
-def _store_position(
-    keys: Any, values: Any, start: Any, cache: Any, place: Any, heads: Any, shape: Any
-) -> Any:
-    """Copy a position's heads, from `start` in keys and values, to its `place` (block, offset)."""
-    block, offset = place
-    _, lanes, num_kv_heads, head_dim = shape
-    for head in range(heads[0], heads[1]):
-        base = (block * num_kv_heads + head) * 2 * lanes * head_dim
-        source = start + head * head_dim
-        for i in range(head_dim):
-            cache[base + i * lanes + offset] = keys[source + i]
-        base += (lanes + offset) * head_dim
-        for i in range(head_dim):
-            cache[base + i] = values[source + i]
-
-
-@njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
-def _load_queries(state: Any, queries: Any, begin: Any, slots: Any, head_dim: Any) -> Any:
-    """Scaled queries of one position to the state, which is reset."""
-    query, out = pointer(state[0], _F32), pointer(state[1], _F32)
-    highest, total = state[3], state[4]
+def _load_queries(state: Any, queries: Any, slots: Any, head_dim: Any, kind: Any) -> Any:
+    """Scaled queries of one position, at an address, to the state, which is reset."""
+    highest, total = pointer(state[3], _F32), pointer(state[4], _F32)
+    size = element_bytes(kind)
     scale = _ONE / np.sqrt(np.float32(head_dim))
-    for i in range(slots * head_dim):
-        query[i] = widen(queries[begin + i]) * scale
-        out[i] = _F32
+    for i in range(0, slots * head_dim, LANES):
+        _scale_sixteen((queries + i * size, scale, state[0] + i * 4, state[1] + i * 4, kind))
     for i in range(slots):
         highest[i] = _LOWEST
         total[i] = _F32
 
 
-@njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
 def _write(
     state: Any, outputs: Any, place: Any, slots: Any, head_dim: Any, kind: Any, order: Any
 ) -> Any:
     """Outputs of one position to their `place` (row, first column, columns of a row)."""
-    out, total = pointer(state[1], _F32), state[4]
+    total, size = pointer(state[4], _F32), element_bytes(kind)
     row, column, width = place
     for slot in range(slots):
         inverse = _ONE / total[slot]
         for first in range(slot * head_dim, (slot + 1) * head_dim, LANES):
-            begin = input_index(order, row, column + first, width)
-            for i in range(LANES):
-                outputs[begin + i] = narrow(out[first + i] * inverse, kind)
+            target = outputs + input_index(order, row, column + first, width) * size
+            _write_sixteen((state[1] + first * 4, inverse, target, kind))
 
 
 @njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -277,10 +329,9 @@ def attend_item(
     slots = at_once * group
     width = slots * head_dim
     scratch = np.empty(2 * (width + slots) + lanes, np.float32)
-    own = scratch.ctypes.data  # pointers, because an array's index may be negative: no vectors
-    highest = pointer(own + 8 * width, _F32)
-    total = pointer(own + 8 * width + 4 * slots, _F32)
-    state = (own, own + 4 * width, own + 8 * (width + slots), highest, total)
+    own = scratch.ctypes.data
+    highest = own + 8 * width
+    state = (own, own + 4 * width, highest + 8 * slots, highest, highest + 4 * slots)
     for head in range(heads[0], heads[1], at_once):
         some = (head, head + at_once)
         _attend_rows(
@@ -335,28 +386,30 @@ def _attend_rows(
 ) -> Any:
     """Store and attend for a sequence's new `rows` (first, end, how many positions lie before row
     0 of the batch) and some of its KV heads."""
-    block_size, _, num_kv_heads, head_dim = shape
+    block_size, lanes, num_kv_heads, head_dim = shape
     group, max_blocks = sizes
     first, last, before = rows
-    queries, outputs = pointer(tensors[0], kind), pointer(tensors[3], kind)
-    keys, values, cache = (
-        pointer(tensors[1], kind),
-        pointer(tensors[2], kind),
-        pointer(tensors[4], kind),
-    )
+    keys, values = pointer(tensors[1], kind), pointer(tensors[2], kind)
     table = pointer(tables + np.int64(sequence * max_blocks * 4), _I32)
-    for row in range(first, last):
-        position = before + row
-        slot = (np.int64(table[position // block_size]), position % block_size)
-        _store_position(keys, values, row * strides[1], cache, slot, heads, shape)
+    is_alone = last - first == 1
+    if not is_alone:
+        size = 2 * lanes * head_dim * element_bytes(kind)
+        for row in range(first, last):
+            position = before + row
+            block = np.int64(table[position // block_size]) * num_kv_heads
+            new = (keys, values, row * strides[1], True)
+            for head in range(heads[0], heads[1]):
+                at = tensors[4] + (block + head) * size
+                _store_head(new, head, at, position % block_size, shape, kind)
     slots = (heads[1] - heads[0]) * group
     for row in range(first, last):
-        begin = row * strides[0] + heads[0] * group * head_dim
-        _load_queries(state, queries, begin, slots, head_dim)
+        begin = (row * strides[0] + heads[0] * group * head_dim) * element_bytes(kind)
+        _load_queries(state, tensors[0] + begin, slots, head_dim, kind)
+        new = (keys, values, row * strides[1], is_alone)
         seen = before + row + 1
-        _attend(state, seen, tensors[4], table, heads, group, following, shape, kind)
+        _attend(state, seen, tensors[4], table, heads, group, new, following, shape, kind)
         place = (row, heads[0] * group * head_dim, num_kv_heads * group * head_dim)
-        _write(state, outputs, place, slots, head_dim, kind, order)
+        _write(state, tensors[3], place, slots, head_dim, kind, order)
 
 
 @compiled(fastmath=FAST)

@@ -12,7 +12,16 @@ import numpy as np
 import torch
 from numba import njit
 
-from .cpu_math import FAST, compiled, narrow, pointer, widen
+from .cpu_math import FAST, compiled, element_bytes, narrow, pointer
+from .cpu_vectors import (
+    FLOATS,
+    LANES,
+    load,
+    load_floats,
+    multiply_add,
+    procedure,
+    store_floats,
+)
 
 _F32, _ONE = np.float32(0), np.float32(1)
 
@@ -35,16 +44,26 @@ def scale_run(
         ys[place + i] = narrow(xs[first + i] * scale * ws[column + i], kind)
 
 
-@njit(fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
-def rotate_head(xs: Any, base: Any, table: Any, angle: Any, head_dim: Any, kind: Any) -> Any:
-    """Rotary embedding in place of the head at `base`; `angle` is its row in the float32 table of
-    `functional.rotary_table`."""
-    half = head_dim // 2
-    for i in range(half):
-        cos, sin = table[angle + i], table[angle + half + i]
-        first, second = widen(xs[base + i]), widen(xs[base + half + i])
-        xs[base + i] = narrow(first * cos - second * sin, kind)
-        xs[base + half + i] = narrow(second * cos + first * sin, kind)
+def _emit_rotation(builder: Any, first: Any, second: Any, cos: Any, sin: Any, element: Any) -> None:
+    """16 pairs (x, y) become (x cos - y sin, y cos + x sin); addresses."""
+    x, y = (load_floats(builder, address, element) for address in (first, second))
+    c, s = (load(builder, address, FLOATS) for address in (cos, sin))
+    turned = builder.fsub(builder.fmul(x, c), builder.fmul(y, s))
+    store_floats(builder, turned, first, element)
+    store_floats(builder, multiply_add(builder, builder.fmul(y, c), x, s), second, element)
+
+
+_rotate_sixteen = procedure(_emit_rotation, element_argument=4)
+
+
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def rotate_head(head: Any, angles: Any, head_dim: Any, kind: Any) -> Any:
+    """Rotary embedding in place of the head at an address; `angles` is that of its row in the
+    float32 table of `functional.rotary_table`. `head_dim` is a multiple of 32."""
+    half, size = head_dim // 2, element_bytes(kind)
+    for i in range(0, half, LANES):
+        first, cos = head + i * size, angles + i * 4
+        _rotate_sixteen((first, first + half * size, cos, cos + half * 4, kind))
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -19,6 +19,7 @@ from numba import njit
 
 from ..attention.cpu_kernel import attend_item
 from ..attention.interface import AttentionMetadata, CpuCaches
+from ..memory import large_pages
 from .cpu_finish import ADD, GATE, STORE, finish_block
 from .cpu_math import compiled, element_bytes, marker, pointer
 from .cpu_packing import PANEL, Panels, panel_address
@@ -150,7 +151,7 @@ class CpuStack:
             query = shape.num_heads * shape.head_dim
             qkv = query + 2 * shape.num_kv_heads * shape.head_dim
             widths = (shape.hidden_size, qkv, query, shape.intermediate_size)
-            self._buffers = tuple(torch.zeros(rows, w, dtype=self._dtype) for w in widths)
+            self._buffers = tuple(large_pages((rows, w), self._dtype) for w in widths)
         return self._buffers
 
 
@@ -236,23 +237,19 @@ def _attend(
     _, _, num_heads, num_kv_heads, head_dim, block_size, lanes = sizes
     group = num_heads // num_kv_heads
     ranges = min(workers, num_kv_heads)
-    width = (num_heads + 2 * num_kv_heads) * head_dim
+    width, size = (num_heads + 2 * num_kv_heads) * head_dim, element_bytes(kind)
     starts = pointer(indices[0], np.int32(0))
-    heads, table = pointer(tensors[0], kind), pointer(angles, _F32)
     unit = take(words, counter)
     while unit < num_sequences * ranges:
         current, unit = unit, take(words, counter)
         sequence, part = current // ranges, current % ranges
         first, last = part * num_kv_heads // ranges, (part + 1) * num_kv_heads // ranges
         for row in range(np.int64(starts[sequence]), np.int64(starts[sequence + 1])):
+            at, angle = tensors[0] + row * width * size, angles + row * head_dim * 4
             for head in range(first * group, last * group):
-                rotate_head(
-                    heads, row * width + head * head_dim, table, row * head_dim, head_dim, kind
-                )
+                rotate_head(at + head * head_dim * size, angle, head_dim, kind)
             for head in range(num_heads + first, num_heads + last):
-                rotate_head(
-                    heads, row * width + head * head_dim, table, row * head_dim, head_dim, kind
-                )
+                rotate_head(at + head * head_dim * size, angle, head_dim, kind)
         attend_item(
             tensors,
             indices,

@@ -101,6 +101,21 @@ def exponential(builder: Any, x: Any) -> Any:
     return builder.fmul(y, builder.bitcast(power, FLOATS))
 
 
+def greater(builder: Any, left: Any, right: Any) -> Any:
+    """The greater of two numbers, or of each two in two vectors."""
+    return builder.select(builder.fcmp_ordered(">", left, right), left, right)
+
+
+def reduced(builder: Any, operation: Any, vector: Any) -> Any:
+    """All lanes by `operation(builder, left, right)`, halves first."""
+    width = LANES // 2
+    while width:
+        order = [lane + width if lane + width < LANES else lane for lane in range(LANES)]
+        other = builder.shuffle_vector(vector, vector, ir.Constant(INTS, order))
+        vector, width = operation(builder, vector, other), width // 2
+    return builder.extract_element(vector, INT32(0))
+
+
 def splat(builder: Any, value: Any) -> Any:
     """A scalar in all lanes."""
     vector = ir.VectorType(value.type, LANES)

@@ -95,11 +95,12 @@ class LlamaSpeech:
         self._load_embeddings(embed)
 
     def _layer_sizes(self) -> tuple[int, ...]:
-        """Every width that a layer's products read or write."""
+        """Every width that a layer's products read or write, and that of a head."""
         spec = self.spec
         cached = spec.num_kv_heads * spec.head_dim
         query = spec.num_heads * spec.head_dim
-        return spec.hidden_size, query, query + 2 * cached, self.config.intermediate_size
+        inner = self.config.intermediate_size
+        return spec.hidden_size, query, query + 2 * cached, inner, spec.head_dim
 
     def _load_layer(self, source: TensorSource, index: int) -> LlamaLayer:
         spec, inner = self.spec, self.config.intermediate_size
