@@ -29,7 +29,7 @@ from numba.core import cgutils
 
 from ..memory import large_pages
 from .cpu_math import ask_for, pointer
-from .cpu_vectors import INT64, load, procedure, store
+from .cpu_vectors import INT32, INT64, load, procedure, store
 
 PANEL = 32  # output features
 
@@ -182,6 +182,14 @@ def _codes_of(builder: Any, codes: Any, group: int) -> Any:
 
 
 def _look_up(builder: Any, table: Any, codes: Any) -> Any:
+    """The byte of each code; one by one where the processor cannot: there nothing is compact, but
+    the code is compiled all the same."""
+    if not can_expand():
+        found = ir.Constant(_BYTES, None)
+        for lane in map(INT32, range(_VECTOR)):
+            place = builder.zext(builder.extract_element(codes, lane), INT32)
+            found = builder.insert_element(found, builder.extract_element(table, place), lane)
+        return found
     signature = ir.FunctionType(_BYTES, [_BYTES, _BYTES])
     function = cgutils.get_or_insert_function(
         builder.module, signature, "llvm.x86.avx512.pshuf.b.512"
@@ -197,7 +205,7 @@ def _interleaved(builder: Any, lower: Any, upper: Any, half: int) -> Any:
         for index in range(8)
         for source in (0, _VECTOR)
     ]
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), _VECTOR), order)
+    mask = ir.Constant(ir.VectorType(INT32, _VECTOR), order)
     return builder.shuffle_vector(lower, upper, mask)
 
 

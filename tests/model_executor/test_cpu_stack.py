@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from numba import njit
 
 from stretto.model_executor.attention.selector import create_attention
 from stretto.model_executor.interfaces import SamplingDefaults, SpeechModelSpec
-from stretto.model_executor.layers import cpu_packing, cpu_panels
+from stretto.model_executor.layers import cpu_head, cpu_packing, cpu_panels
 from stretto.model_executor.layers.cpu_head import CpuHead
 from stretto.model_executor.layers.cpu_team import Team
+from stretto.model_executor.layers.cpu_vectors import procedure
 from stretto.model_executor.models.llama_speech import LlamaConfig, LlamaSpeech
 from tests.model_executor.attention.cases import Case
 
@@ -142,6 +144,85 @@ def test_panels_hold_the_weight(dtype: torch.dtype) -> None:
     weight = torch.randn(64, 96).to(dtype)
     assert torch.equal(cpu_packing.Panels(weight).unpack(), weight)
     assert torch.equal(cpu_packing.separate(cpu_packing.interleave(weight)), weight)
+
+
+@pytest.fixture
+def as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are not stored in 12 bits."""
+    monkeypatch.setattr(cpu_packing, "can_expand", lambda: False)
+
+
+def with_exceptions(outputs: int, inputs: int) -> torch.Tensor:
+    """A weight with a few numbers, zeros among them, that are far from all others."""
+    weight = torch.randn(outputs, inputs)
+    weight.view(-1)[:: 32 * inputs // 3] *= 1e-20
+    weight[0, 0], weight[-1, -1], weight[5, 7] = 0.0, -3e30, float("inf")
+    return weight.to(torch.bfloat16)
+
+
+needs_lookup = pytest.mark.skipif(not cpu_packing.can_expand(), reason="needs AVX512BW")
+
+
+@needs_lookup
+def test_twelve_bits_hold_the_weight() -> None:
+    weight = with_exceptions(96, 1088)
+    panels = cpu_packing.Panels(weight)
+    assert panels.is_compact
+    assert panels.nbytes == weight.nbytes * 3 // 4
+    assert torch.equal(panels.unpack().view(torch.int16), weight.view(torch.int16))
+
+
+@needs_lookup
+def test_codes_are_looked_up_one_by_one_where_need_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = (torch.rand(32, 32) + 0.5).to(torch.bfloat16)  # no exceptions
+    panels, out = cpu_packing.Panels(weight), torch.empty(16, 32, 2, dtype=torch.bfloat16)
+    assert panels.is_compact
+    monkeypatch.setattr(cpu_packing, "can_expand", lambda: False)
+    expand = procedure(cpu_packing._emit_expand)
+
+    @njit  # type: ignore[untyped-decorator]
+    def expand_all(source: Any, target: Any, table: Any) -> Any:
+        for unit in range(8):
+            expand((source + unit * 192, target + unit * 256, table))
+
+    data, table = (int(panels.record[index]) for index in (0, 1))
+    expand_all(data, out.data_ptr(), table)
+    assert torch.equal(out, weight.view(1, 32, 16, 2).transpose(1, 2)[0])
+
+
+def test_a_weight_of_many_magnitudes_is_stored_as_it_is() -> None:
+    weight = torch.randn(64, 64).exp2().pow(20).to(torch.bfloat16)
+    panels = cpu_packing.Panels(weight)
+    assert not panels.is_compact
+    assert torch.equal(panels.unpack(), weight)
+
+
+@needs_lookup
+@pytest.mark.parametrize("rows", [1, 5, 17, 40, 150])
+@pytest.mark.parametrize("mode", ["widen", "dot", "amx"])
+def test_products_are_the_same_from_either_form(
+    mode: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not MODES[mode][2]:
+        pytest.skip("this processor has no such instructions")
+    weight, x = torch.randn(3 * 32, 1088).to(torch.bfloat16), torch.randn(rows, 1088)
+    weight[33, 900], weight[95, 1087] = 1e-20, 1e6
+    monkeypatch.setattr(cpu_head, "choose_mode", lambda dtype: MODES[mode][1])
+    compact = CpuHead(weight, Team())
+    monkeypatch.setattr(cpu_packing, "can_expand", lambda: False)
+    plain = CpuHead(weight, Team())
+    assert compact._panels.is_compact
+    assert not plain._panels.is_compact
+    assert torch.equal(compact(x), plain(x))
+
+
+@pytest.mark.usefixtures("as_they_are")
+@pytest.mark.parametrize("lengths", [(1,), (7, 1, 20), (150,)])
+def test_weights_stored_as_they_are_equal_plain_torch(lengths: tuple[int, ...]) -> None:
+    model = create_model(torch.bfloat16)
+    case = step(*lengths)
+    got, wanted = run(model, case, "cpu_paged"), run(model, case, "reference")
+    torch.testing.assert_close(got, wanted, atol=6e-2, rtol=6e-2)
 
 
 def test_gates_and_values_share_a_panel() -> None:
