@@ -21,14 +21,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from llvmlite import binding, ir
 from numba import njit
 from numba.core import cgutils
 
 from ..memory import large_pages
-from .cpu_math import ask_for, pointer
+from .cpu_math import ask_for, compiled, pointer
 from .cpu_vectors import INT32, INT64, load, procedure, store
 
 PANEL = 32  # output features
@@ -71,10 +70,8 @@ class Panels:
         outputs, self._inputs = weight.shape
         self._count, self._dtype = outputs // PANEL, weight.dtype
         self._table = self._starts = self._exceptions = np.zeros(0, np.int32)
-        ordered = self._order(weight)
-        compact = self._compress(ordered) if _may_compress(weight) else None
-        self._data = _on_large_pages(ordered if compact is None else compact)
-        self.is_compact = compact is not None
+        self._data = self._order(weight)
+        self.is_compact = _may_compress(weight) and self._compress()
         self.record = np.array(
             [
                 self._data.data_ptr(),
@@ -93,34 +90,28 @@ class Panels:
 
     def _order(self, weight: torch.Tensor) -> torch.Tensor:
         group = 2 if weight.dtype == torch.bfloat16 else 1
-        view = weight.view(self._count, PANEL, self._inputs // group, group)
-        return view.permute(0, 2, 1, 3).contiguous()
+        view = weight.view(self._count, PANEL, self._inputs // group, group).permute(0, 2, 1, 3)
+        return large_pages(view.shape, view.dtype).copy_(view)
 
-    def _compress(self, ordered: torch.Tensor) -> torch.Tensor | None:
-        """Compact panels [panels, in / 4, 192] uint8, or None where there are many exceptions."""
-        parts = ordered.view(torch.uint8).view(self._count, -1, 2, 2, 4, 8, 2)
-        upper = parts[..., 1].numpy()
-        frequency = np.bincount(upper.ravel(), minlength=256)
+    def _compress(self) -> bool:
+        """Make the panels compact, but where there are many exceptions."""
+        words = self._data.view(torch.int16).numpy().reshape(self._count, -1).view(np.uint16)
+        frequency = np.zeros(256, np.int64)
+        _count_upper(words, frequency)
         common = np.argsort(-frequency, kind="stable")[:_CODES].astype(np.uint8)
-        exceptions = ordered[..., 0].numel() * 2 - int(frequency[common].sum())
-        if exceptions > _MOST_EXCEPTIONS * ordered.numel():
-            return None
+        exceptions = words.size - int(frequency[common].sum())
+        if exceptions > _MOST_EXCEPTIONS * words.size:
+            return False
+        codes = np.full(256, _CODES, np.uint8)
+        codes[common] = np.arange(_CODES)
         self._table = np.tile(common, _VECTOR // _CODES)
-        self._list_exceptions(np.isin(upper, common, invert=True).ravel(), upper.ravel())
-        code_of = np.zeros(256, np.uint8)
-        code_of[common] = np.arange(_CODES)
-        codes = _as_expanded(torch.from_numpy(code_of[upper]))
-        return torch.cat(
-            [_as_expanded(parts[..., 0]).flatten(2), codes[:, :, 0] | codes[:, :, 1] << 4], dim=2
-        )
-
-    def _list_exceptions(
-        self, is_exception: npt.NDArray[np.bool_], upper: npt.NDArray[np.uint8]
-    ) -> None:
-        places = np.flatnonzero(is_exception)
-        panels, inside = np.divmod(places, PANEL * self._inputs)
-        self._exceptions = (inside << _UPPER_BITS | upper[places]).astype(np.int32)
-        self._starts = np.searchsorted(panels, np.arange(self._count + 1)).astype(np.int32)
+        self._starts = np.zeros(self._count + 1, np.int32)
+        self._exceptions = np.zeros(exceptions, np.int32)
+        units = words.shape[1] * 2 // _UNIT_EXPANDED
+        data = large_pages((self._count, units, _UNIT_BYTES), torch.uint8)
+        _compress_all(words, codes, _PLACES, data.numpy(), self._starts, self._exceptions)
+        self._data = data
+        return True
 
     def unpack(self) -> torch.Tensor:
         """The weight [out, in], bit for bit."""
@@ -151,14 +142,41 @@ def _may_compress(weight: torch.Tensor) -> bool:
     return weight.dtype == torch.bfloat16 and can_expand()
 
 
-def _on_large_pages(tensor: torch.Tensor) -> torch.Tensor:
-    return large_pages(tensor.shape, tensor.dtype).copy_(tensor)
+# Where the bytes of 64 weights go, so that interleaving two vectors, 16 bytes at a time, puts them
+# right again.
+_PLACES = np.arange(_VECTOR).reshape(4, 2, 8).transpose(1, 0, 2).ravel()
 
 
-def _as_expanded(parts: torch.Tensor) -> torch.Tensor:
-    """Bytes [panels, units, 2, 2 halves, 4, 8] in the order that interleaving two vectors undoes,
-    16 bytes at a time: [panels, units, 2, 64]."""
-    return parts.transpose(3, 4).reshape(*parts.shape[:3], _VECTOR)
+@compiled()
+def _count_upper(words: Any, frequency: Any) -> Any:
+    for panel in range(len(words)):
+        for word in words[panel]:
+            frequency[word >> 8] += 1
+
+
+@compiled()
+def _compress_all(
+    words: Any, codes: Any, places: Any, data: Any, starts: Any, exceptions: Any
+) -> Any:
+    """Panels of bfloat16 [panels, weights] to units [panels, units, bytes], and what has no code to
+    the exceptions."""
+    found = 0
+    for panel in range(len(words)):
+        starts[panel] = found
+        for index in range(words.shape[1]):
+            word = words[panel, index]
+            unit, inside = data[panel, index // (2 * _VECTOR)], index % (2 * _VECTOR)
+            place = places[inside % _VECTOR]
+            code = codes[word >> 8]
+            if code == _CODES:
+                exceptions[found] = index << _UPPER_BITS | np.int64(word >> 8)
+                found, code = found + 1, np.uint8(0)
+            unit[inside // _VECTOR * _VECTOR + place] = np.uint8(word)
+            if inside < _VECTOR:
+                unit[2 * _VECTOR + place] = code
+            else:
+                unit[2 * _VECTOR + place] |= np.uint8(code << 4)
+    starts[len(words)] = found
 
 
 def _emit_expand(builder: Any, unit: Any, target: Any, table: Any) -> None:
