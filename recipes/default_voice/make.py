@@ -32,7 +32,7 @@ from .vocoder import train_vocoder
 
 __all__ = ["SAMPLING", "make"]
 
-SAMPLING = {"temperature": 0.5, "top_p": 0.8, "top_k": 30, "repetition_penalty": 1.0}
+SAMPLING = {"temperature": 0.7, "top_p": 0.8, "top_k": 30, "repetition_penalty": 1.0}
 """Chosen on the development sentences with the shipped weights."""
 
 _HELD_BACK = 300
