@@ -8,6 +8,7 @@ whose type chooses the element type: uint16 stands for bfloat16, float32 for its
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from .kernel_cache import forget_old_kernels
 
 _MARKERS = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0)}
 _INT32, _FLOAT = cgutils.ir.IntType(32), cgutils.ir.FloatType()
@@ -46,9 +49,11 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         settings = {"error_model": "numpy", "nogil": True, **options}
         try:
-            return njit(cache=True, **settings)(function)
+            kernel = njit(cache=True, **settings)(function)
         except RuntimeError:  # numba found no folder for its cache
             return njit(**settings)(function)
+        forget_old_kernels(Path(kernel.stats.cache_path))
+        return kernel
 
     return decorate
 

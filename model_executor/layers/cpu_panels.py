@@ -208,8 +208,16 @@ def _vector_product(kind: str) -> Any:
 
     @njit(error_model="numpy")  # type: ignore[untyped-decorator]
     def all_rows(
-        rows: Any, count: Any, stride: Any, part: Any, inputs: Any, out: Any, goes_on: Any
+        mode: Any,
+        rows: Any,
+        count: Any,
+        stride: Any,
+        part: Any,
+        inputs: Any,
+        out: Any,
+        goes_on: Any,
     ) -> Any:
+        # The mode's type keeps the three functions of this name apart in numba's cache.
         for first in range(0, count, _FAST_ROWS):
             left = count - first
             source, target = rows + first * stride, out + first * _PANEL_BYTES
@@ -237,7 +245,7 @@ def _vector_product(kind: str) -> Any:
         stride = inputs * size
         if not record[1]:
             at = record[0] + panel * record[4]
-            all_rows(rows, count, stride, at, inputs, out, False)
+            all_rows(mode, rows, count, stride, at, inputs, out, False)
             return
         steps = inputs // _STEP_INPUTS
         lines = record[4] // _CACHE_LINE // steps
@@ -246,7 +254,7 @@ def _vector_product(kind: str) -> Any:
             ahead = following + first * lines * _CACHE_LINE
             expand_part(weight, panel, first, part, scratch, ahead, lines)
             source = rows + first * _STEP_INPUTS * size
-            all_rows(source, count, stride, scratch, part * _STEP_INPUTS, out, first > 0)
+            all_rows(mode, source, count, stride, scratch, part * _STEP_INPUTS, out, first > 0)
 
     return product
 

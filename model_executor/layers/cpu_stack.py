@@ -162,23 +162,21 @@ def _multiply(
     rows: Any,
     sizes: Any,
     weights: Any,
-    out: Any,
-    width: Any,
-    room: Any,
-    kind: Any,
-    mode: Any,
+    target: Any,
+    ways: Any,
 ) -> Any:
     """A product by units of one panel and one chunk of rows, as they are taken from the `queue`
     (words, counter).
 
     `sizes` is (rows, input features, panels); `weights` this product's and the next one's, whose
-    beginning is asked for at the end of this one; `width` counts the elements of a row of `out`;
-    `room` is the worker's own.
+    beginning is asked for at the end of this one; `target` is (address, elements of a row), and
+    `ways` (the worker's own room, kind, mode).
     """
     words, counter = queue
     num_rows, inputs, num_panels = sizes
-    block, scratch = room
+    (block, scratch), kind, mode = ways
     weight, next_weight = weights
+    out, width = target
     stride = inputs * element_bytes(kind)
     chunk_rows = min(_CHUNK_ROWS, _CHUNK_BYTES // stride // BLOCK_ROWS * BLOCK_ROWS)
     num_units = num_panels * ((num_rows + chunk_rows - 1) // chunk_rows)
@@ -289,56 +287,29 @@ def _run_layers(
     width = query + 2 * num_kv_heads * head_dim
     element = element_bytes(kind)
     own = rooms + worker * _ROOM_BYTES
-    room = (own, own + _SUMS_BYTES)
+    ways = ((own, own + _SUMS_BYTES), kind, mode)
     begin_products(mode, configuration)
     for layer in range(len(table)):
-        at = layer * _PHASES
-        norms, w = (table[layer, 0], table[layer, 1]), table[layer]
+        at, w = layer * _PHASES, table[layer]
         after = table[(layer + 1) % len(table), 2]
-        _norm((shared, at), residual, norms[0], normed, (num_rows, hidden), eps, kind, mode)
+        _norm((shared, at), residual, w[0], normed, (num_rows, hidden), eps, kind, mode)
         meet(shared, workers)
         panels = (num_rows, hidden, width // PANEL)
-        _multiply(
-            STORE, (shared, at + 1), normed, panels, (w[2], w[3]), qkv, width, room, kind, mode
-        )
+        _multiply(STORE, (shared, at + 1), normed, panels, (w[2], w[3]), (qkv, width), ways)
         meet(shared, workers)
         keys, values = qkv + query * element, qkv + (width - num_kv_heads * head_dim) * element
         addresses = (qkv, keys, values, attended, caches[layer])
         _attend((shared, at + 2), workers, addresses, angles, indices, counts, sizes, kind, mode)
         meet(shared, workers)
-        panels = (num_rows, query, hidden // PANEL)
-        _multiply(
-            ADD,
-            (shared, at + 3),
-            attended,
-            panels,
-            (w[3], w[4]),
-            residual,
-            hidden,
-            room,
-            kind,
-            mode,
-        )
+        panels, out = (num_rows, query, hidden // PANEL), (residual, hidden)
+        _multiply(ADD, (shared, at + 3), attended, panels, (w[3], w[4]), out, ways)
         meet(shared, workers)
-        _norm((shared, at + 4), residual, norms[1], normed, (num_rows, hidden), eps, kind, mode)
+        _norm((shared, at + 4), residual, w[1], normed, (num_rows, hidden), eps, kind, mode)
         meet(shared, workers)
-        panels = (num_rows, hidden, 2 * intermediate // PANEL)
-        _multiply(
-            GATE,
-            (shared, at + 5),
-            normed,
-            panels,
-            (w[4], w[5]),
-            inner,
-            intermediate,
-            room,
-            kind,
-            mode,
-        )
+        panels, gated = (num_rows, hidden, 2 * intermediate // PANEL), (inner, intermediate)
+        _multiply(GATE, (shared, at + 5), normed, panels, (w[4], w[5]), gated, ways)
         meet(shared, workers)
         panels = (num_rows, intermediate, hidden // PANEL)
-        _multiply(
-            ADD, (shared, at + 6), inner, panels, (w[5], after), residual, hidden, room, kind, mode
-        )
+        _multiply(ADD, (shared, at + 6), inner, panels, (w[5], after), out, ways)
         meet(shared, workers)
     end_products(mode)
