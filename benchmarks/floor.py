@@ -2,7 +2,8 @@
 
 A step of few sequences does little arithmetic for every byte it reads, so memory bounds it. The
 bandwidth is that of a large copy on the device at hand; embeddings, of which a step reads single
-rows, are left out.
+rows, are left out. Weights count as they are published: where the CPU stores them in 12 bits
+(docs/adr/0021), a step can take less than the floor.
 """
 
 from __future__ import annotations
