@@ -112,7 +112,7 @@ async def _run(args: argparse.Namespace) -> int:
         limit=args.max_rate,
         tolerance=args.tolerance,
     )
-    broken = "no rate probed broke it" if found.broken_at is None else f"{found.broken_at:g} did"
+    broken = "no rate probed broke it" if found.broken_at is None else f"{found.broken_at:g} broke it"
     print(f"\ncapacity: {found.rate:g} requests/s kept the SLO, {broken}")
     if args.output is not None:
         result = {
