@@ -112,8 +112,8 @@ async def _run(args: argparse.Namespace) -> int:
         limit=args.max_rate,
         tolerance=args.tolerance,
     )
-    broken = "no rate probed broke it" if found.broken_at is None else f"{found.broken_at:g} broke it"
-    print(f"\ncapacity: {found.rate:g} requests/s kept the SLO, {broken}")
+    breaker = "no rate probed" if found.broken_at is None else f"{found.broken_at:g}"
+    print(f"\ncapacity: {found.rate:g} requests/s kept the SLO, {breaker} broke it")
     if args.output is not None:
         result = {
             **environment(),
