@@ -15,6 +15,7 @@ import torch
 PAGE_SIZE = 64  # frames
 FIRST_PAGES = 32
 SCRATCH_ROW = 0  # belongs to no sequence, nor does its page: padding rows are written there
+BLANK_ROW = 1  # of the same page; zeros for ever, which every reader takes for a frame
 
 LongArray = npt.NDArray[np.int64]
 
@@ -101,3 +102,6 @@ class FrameStore:
         self.codes = torch.cat([self.codes, torch.zeros_like(self.codes)])
         self.hidden = torch.cat([self.hidden, torch.zeros_like(self.hidden)])
         self._free = list(range(2 * pages - 1, pages - 1, -1))
+        if self.codes.is_cuda:
+            # The vocoder reads frames on another stream, which does not wait for this copy.
+            torch.cuda.current_stream(self.codes.device).synchronize()

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..engine.request import VocoderInput
 from ..scheduler.interfaces import VocoderBatch, VocoderJob
 from .cuda_graphs import CapturePool, HostArray, Padding, StepGraphs, Tensors, find_bucket
-from .frame_store import SCRATCH_ROW, FrameStore
+from .frame_store import BLANK_ROW, FrameStore
 from .interfaces import Prompt
 from .vocoders.frame_vocoder import MEL_PER_FRAME, FrameVocoder
 from .vocoders.padded_chain import PaddedChain
@@ -137,9 +137,14 @@ class VocoderGraphs:
         resume = {"slots": self._scratch_slot, "first": 0, "counts": 0, "ends": 0}
         calls = [_blank_call("whole", kind, frames, whole) for frames in FRAME_BUCKETS]
         calls += [_blank_call("resume", kind, frames, resume) for frames in _RESUME_BUCKETS]
-        for call in calls:
-            for rows in row_buckets(call.num_frames, self._max_batch_frames):
-                self._run([call] * rows)
+        sizes = [
+            (call, rows)
+            for call in calls
+            for rows in row_buckets(call.num_frames, self._max_batch_frames)
+        ]
+        # The largest first: smaller ones then fit into the memory that it left in the pool.
+        for call, rows in sorted(sizes, key=lambda size: -size[0].num_frames * size[1]):
+            self._run([call] * rows)
         if self._vocoder.device.type == "cuda":
             # Service runs on another stream, which does not wait for this one.
             torch.cuda.synchronize(self._vocoder.device)
@@ -226,13 +231,13 @@ class VocoderGraphs:
         arrays: dict[str, HostArray] = {
             name: np.array([call.values[name] for call in calls], np.int64) for name in first.values
         }
-        arrays["rows"] = np.full((len(calls), frames), SCRATCH_ROW, np.int64)
+        arrays["rows"] = np.full((len(calls), frames), BLANK_ROW, np.int64)
         for row, call in enumerate(calls):
             arrays["rows"][row, : len(call.rows)] = call.rows
         graphs = self._graphs_of(first.mode, first.kind, frames)
         paddings = {name: Padding() for name in first.values}
         paddings["slots"] = Padding(self._scratch_slot)
-        paddings["rows"] = Padding(SCRATCH_ROW)
+        paddings["rows"] = Padding(BLANK_ROW)
         # The next replay overwrites the graph's own output.
         hops = graphs.run(arrays, paddings, len(calls)).clone()
         return {

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stretto.engine.request import VocoderInput
-from stretto.model_executor.frame_store import FrameStore
+from stretto.model_executor.frame_store import SCRATCH_ROW, FrameStore
 from stretto.model_executor.interfaces import Prompt
 from stretto.model_executor.models.checkpoint import load_checkpoint
 from stretto.model_executor.vocoder_graphs import FRAME_BUCKETS, VocoderGraphs, row_buckets
@@ -187,6 +187,20 @@ def test_neighbours_and_padding_change_no_bit(deep_vocoder: FrameVocoder) -> Non
         assert_close(torch.cat(pieces), bench.alone(seq_id))
     assert not bench.eager
     assert bench.graphs.num_streams == 0
+
+
+@pytest.mark.parametrize("kind", ["hidden", "codes"])
+def test_what_padded_decode_steps_write_is_never_read(
+    deep_vocoder: FrameVocoder, kind: str
+) -> None:
+    """They may draw the end of speech, for which the quantiser has no vector."""
+    frames = random_hidden(20) if kind == "hidden" else random_codes(20)
+    bench = Bench(deep_vocoder, {"s": Source(frames)})
+    bench.store.codes[SCRATCH_ROW] = 10**6
+    bench.store.hidden[SCRATCH_ROW] = torch.nan
+    assert_close(bench.run(whole_job(20))[0], bench.alone("s"))
+    assert_close(bench.stream("s", chunks(20, 7, 9)), bench.alone("s"))
+    assert not bench.eager
 
 
 def test_more_rows_than_a_bucket_holds_are_split(deep_vocoder: FrameVocoder) -> None:
