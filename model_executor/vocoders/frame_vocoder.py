@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,11 +21,13 @@ from ..interfaces import VocoderSpec
 from ..models.checkpoint import Checkpoint, VocoderConfig
 from .chain import Chain, Row, StreamState
 from .convnext import load_mel_decoder
-from .cpu_chain import CpuChain
 from .fsq import FSQDecoder, load_projections
 from .layers import Placement
 from .row_layout import Context, Span
 from .vocos import load_vocos
+
+if TYPE_CHECKING:
+    from .cpu_chain import CpuChain
 
 # Each frame's feature vector holds two mel frames: its first half is the earlier one.
 MEL_PER_FRAME = 2
@@ -168,8 +171,12 @@ class FrameVocoder:
 
 
 def _runner(chain: Chain, device: torch.device) -> Chain | CpuChain:
-    """What runs a chain on a device."""
-    return CpuChain(chain) if device.type == "cpu" else chain
+    """What runs a chain on a device. Compiled kernels are imported where they run."""
+    if device.type != "cpu":
+        return chain
+    from .cpu_chain import CpuChain
+
+    return CpuChain(chain)
 
 
 def _mel_span(frames: Span) -> Span:

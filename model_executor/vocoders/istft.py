@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import cpu_kernels
 from .row_layout import Context, FrameMask
 
 MAX_MAGNITUDE = 100.0
@@ -29,6 +28,8 @@ def head_spectrum(out: Tensor) -> Tensor:
 
 
 def _compiled_spectrum(out: Tensor) -> Tensor:
+    from . import cpu_kernels
+
     rows, bins = len(out), out.shape[1] // 2
     spectrum = torch.empty(rows, bins, dtype=torch.complex64)
     limit = np.float32(MAX_MAGNITUDE)

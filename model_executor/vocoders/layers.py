@@ -181,9 +181,14 @@ class DepthwiseConv:
         right: int | None = None,
     ) -> None:
         self.context = conv_context(weight.shape[2], dilation, right)
-        # As an image of height 1: that is the shape whose channels-last kernels are fast.
+        # As an image of height 1. On CPU that is the shape whose channels-last kernels are fast. On
+        # CUDA channels last means cuDNN, which plans anew for every length and may round to TF32;
+        # torch's own kernel, for images in the usual order, does neither.
+        self._order = torch.channels_last
+        if placement.device.type == "cuda":
+            self._order = torch.contiguous_format
         image = weight.to(placement.device)[:, :, None, :]
-        self.weight = image.contiguous(memory_format=torch.channels_last)
+        self.weight = image.contiguous(memory_format=self._order)
         self.bias = bias.to(placement.device).contiguous()
         self.dilation = dilation
 
@@ -191,6 +196,7 @@ class DepthwiseConv:
         """[num_positions, channels] to the same."""
         length, channels = pack.shape
         image = pack.view(1, 1, length, channels).permute(0, 3, 1, 2)
+        image = image.contiguous(memory_format=self._order)
         padding = max(self.context.left, self.context.right)
         out = F.conv2d(
             image,

@@ -44,9 +44,14 @@ def run(stage: Stage, rows: list[torch.Tensor]) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("right", [None, 0, 2, 6])
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_depthwise_conv_pads_every_row_with_zeros(dilation: int, right: int | None) -> None:
+@pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format], ids=str)
+def test_depthwise_conv_pads_every_row_with_zeros(
+    order: torch.memory_format, dilation: int, right: int | None
+) -> None:
+    """In the order of the CPU and in that of CUDA."""
     weight, bias = noise(16, 1, 7), noise(16)
     conv = DepthwiseConv(weight, bias, Placement(CPU), dilation=dilation, right=right)
+    conv._order, conv.weight = order, conv.weight.contiguous(memory_format=order)
     context = conv_context(7, dilation, right)
     rows = [noise(length, 16, seed=length) for length in LENGTHS]
     spans = [Span(0, length) for length in LENGTHS]
