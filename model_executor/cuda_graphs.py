@@ -12,7 +12,9 @@ tested.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -236,6 +238,18 @@ class StepGraphs:
                 self._function(inputs.tensors)
         torch.cuda.current_stream(self._device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool.handle, stream=stream):
+        with _no_collection(), torch.cuda.graph(graph, pool=self._pool.handle, stream=stream):
             output = self._function(inputs.tensors)
         return _Captured(inputs, output, graph)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage may hold graphs and memory of the device, and freeing those can break a capture."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

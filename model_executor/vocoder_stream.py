@@ -49,8 +49,11 @@ class PendingAudio:
         return all(copy.is_done for copy in self.copies)
 
     def wait(self) -> list[FloatArray]:
-        """Waveforms [samples], in the order of the jobs."""
-        return [copy.wait() for copy in self.copies]
+        """Waveforms [samples], in the order of the jobs.
+
+        They are copies: a listener may be slow, and page-locked memory takes long to make anew.
+        """
+        return [copy.wait().copy() for copy in self.copies]
 
 
 class SideStream:
