@@ -19,6 +19,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# Differ from step to step; a kernel for each kind of number would be compiled in service.
+_COUNTS = ("num_seqs", "num_splits", "table_stride")
+
 
 @triton.jit
 def store_kv(
@@ -187,7 +190,7 @@ def _open_tile(
     return seq.to(tl.int64), end, place, context + local, head, target, is_row
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def attend(
     query,
     keys,
@@ -228,7 +231,7 @@ def attend(
     _write_mean(out, target, is_row, all_mass, all_total, HEAD_DIM)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def attend_splits(
     query,
     keys,
@@ -277,7 +280,7 @@ def attend_splits(
     tl.store(partial_total + target[:, None] * HEAD_DIM + columns, total, mask=is_row[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def merge_splits(
     out,
     partial_total,
