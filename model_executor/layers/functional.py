@@ -21,6 +21,8 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     Returns:
         [N, size] float32.
     """
+    if x.is_cuda:  # one kernel there instead of six
+        return F.rms_norm(x, list(weight.shape), weight, eps)
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stretto.model_executor.layers.cpu_math import compiled, exp32
+from stretto.model_executor.layers.functional import rms_norm
 from stretto.model_executor.layers.linear import Linear
 
 # Kernels are compiled on first use, which a crowded machine makes long.
@@ -28,6 +30,12 @@ def test_a_row_does_not_depend_on_the_others(size: tuple[int, int]) -> None:
     for rows in (1, 2, 3, 16, 31, 64):
         assert torch.equal(linear(x[65 - rows :].contiguous()), whole[65 - rows :])
     torch.testing.assert_close(whole, x @ noise(*size).T, atol=1e-3, rtol=1e-4)
+
+
+def test_the_norm_that_runs_on_cuda_is_that_of_the_cpu() -> None:
+    x, weight = noise(5, 64), noise(64)
+    wanted = rms_norm(x, weight, 1e-6)
+    torch.testing.assert_close(F.rms_norm(x, [64], weight, 1e-6), wanted, atol=1e-6, rtol=1e-5)
 
 
 def test_kernels_compile_where_nothing_can_be_cached() -> None:
