@@ -7,10 +7,13 @@ has `add_arguments(parser)` and `run(args) -> int`.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 COMMANDS = {
     "serve": "load a speech server and report how listeners fared",
@@ -72,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         code: int = import_module(_module(args.benchmark)).run(args)
     except (ValueError, TimeoutError, RuntimeError) as error:
+        logger.info("where it failed", exc_info=True)
         print(f"stretto bench {args.benchmark}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

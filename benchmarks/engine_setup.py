@@ -46,11 +46,21 @@ def resolve_model(name: str) -> str:
     return str(folder)
 
 
-def load_executor(config: EngineConfig) -> Any:
-    """A loaded `LocalExecutor`, warmed up if the settings say so."""
+def load_executor(config: EngineConfig, *, reads_text: bool = True) -> Any:
+    """A loaded `LocalExecutor`, warmed up if the settings say so.
+
+    Args:
+        reads_text: warm up what turns text into prompts too. Measurements on token ids do without
+            the packages that needs.
+    """
     from ..engine.build import build_core
 
-    return build_core(config).executor
+    if reads_text:
+        return build_core(config).executor
+    executor = build_core(replace(config, warmup=False)).executor
+    if config.warmup:
+        executor.warmup()
+    return executor
 
 
 def describe_engine(config: EngineConfig) -> dict[str, Any]:

@@ -5,7 +5,8 @@
 # DEVICE=cpu is a dry run of every command at tiny sizes.
 # Text needs sentencex; the server also aiohttp, msgspec, zmq, soundfile, soxr, av, prometheus_client.
 # A part that fails, hangs or lacks a package costs the others nothing: each has a limit of its own,
-# all together have BUDGET seconds, and what a part has printed is on disk at once.
+# all together have BUDGET seconds, and what a part has printed is on disk at once. A part at its
+# limit is interrupted, so that the tests still tell what failed until then.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -42,7 +43,7 @@ part() { # NAME SECONDS COMMAND...
     failed=1
     return 1
   fi
-  timeout -k 5 "$limit" "$@" >"$OUT/$name.txt" 2>&1 || code=$?
+  timeout -k 10 -s INT "$limit" "$@" >"$OUT/$name.txt" 2>&1 || code=$?
   tail -n 40 "$OUT/$name.txt"
   echo "-- $name: exit $code after $((SECONDS - began)) s"
   [ "$code" -eq 0 ] || failed=1
@@ -77,16 +78,22 @@ except ImportError as error:  # it refuses a NumPy that is too new for it
 PY
 [ "${PIPESTATUS[0]}" -eq 0 ] || exit 1
 
-bench=("$PYTHON" -m stretto bench)
+stretto=("$PYTHON" -m stretto --log-level info)  # the backend, warm-up times, where errors arose
+bench=("${stretto[@]}" bench)
 engine=(--model "$model" --device "$DEVICE" --dtype "$dtype")
 engine+=(--max-num-seqs "$(choose 256 4)")
 
 serve() {
   # One server, three loads: twenty requests a second, ten at once, one.
   local port folder server load
+  if ! "$PYTHON" -c "import stretto.server.app" 2>"$OUT/server.txt"; then
+    echo "-- serve: left out, $(tail -n 1 "$OUT/server.txt")"
+    failed=1
+    return
+  fi
   port=$(free_port)
   folder=$("$PYTHON" -m stretto.benchmarks.engine_setup "$model")  # the last --model counts
-  "$PYTHON" -m stretto serve "${engine[@]}" --model "$folder" --port "$port" \
+  "${stretto[@]}" serve "${engine[@]}" --model "$folder" --port "$port" \
     --max-vocoder-frames "$(choose 8192 512)" >"$OUT/server.txt" 2>&1 &
   server=$!
   load=("${bench[@]}" serve --base-url "http://127.0.0.1:$port" --no-progress --warmup 2
@@ -107,8 +114,8 @@ serve() {
 for name in $PARTS; do
   case $name in
     weights) part weights 40 "$PYTHON" -m stretto.benchmarks.engine_setup "$model" ;;
-    step) # a decode step at 256 sequences against the memory floor
-      part step 60 "${bench[@]}" step "${engine[@]}" --max-vocoder-frames 16 --sizes "$(choose 1,16,64,256 1,2)" \
+    step) # a decode step at 256 sequences against the memory floor; compiles the kernels, too
+      part step 100 "${bench[@]}" step "${engine[@]}" --max-vocoder-frames 16 --sizes "$(choose 1,16,64,256 1,2)" \
         --contexts "$(choose 128,512 16)" --steps "$(choose 48 3)" --no-split \
         --output "$OUT/step.json"
       ;;
@@ -124,10 +131,10 @@ for name in $PARTS; do
         --slo ttfa_p95_ms=50,underrun_rate=0 --output "$OUT/engine"
       ;;
     attention) # every backend beside the reference and the floor
-      part attention 30 "${bench[@]}" attention --device "$DEVICE" --dtype "$dtype" \
+      part attention 45 "${bench[@]}" attention --device "$DEVICE" --dtype "$dtype" \
         --backends "$(choose triton,varlen,xformers,reference reference)" \
         --sizes "$(choose 1,64,256 2)" --contexts "$(choose 128,1024 32)" \
-        --prefill "$(choose 128 16)" --output "$OUT/attention.json"
+        --prefill "$(choose 128 16)" --repeats 4 --output "$OUT/attention.json"
       ;;
     vocoder) # whole sequences, then chunks of streams
       for kind in whole streamed; do
@@ -140,8 +147,8 @@ for name in $PARTS; do
       done
       ;;
     tests) # the project's own settings name plug-ins that may be missing
-      part tests 90 "$PYTHON" -m pytest -c /dev/null --rootdir . --import-mode importlib \
-        -p no:cacheprovider -q -m gpu tests/test_gpu.py
+      part tests 120 "$PYTHON" -m pytest -c /dev/null --rootdir . --import-mode importlib \
+        -p no:cacheprovider -v --tb short -m gpu tests/test_gpu.py
       ;;
     serve) serve ;;
     platform) # costs for `bench simulate`

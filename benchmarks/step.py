@@ -94,7 +94,7 @@ def measured_platform(name: str, executor: Any, samples: Samples) -> Platform:
 def run(args: argparse.Namespace) -> int:
     """Run `bench step`."""
     config = engine_config(args)
-    executor = load_executor(config)
+    executor = load_executor(config, reads_text=args.platform_out is not None)
     if args.platform_out is not None:
         samples = Calibrator(executor, config, WallClock()).run(args.sizes, 4 * args.steps)
         platform = measured_platform(args.platform_out.stem, executor, samples)

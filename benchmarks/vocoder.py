@@ -105,7 +105,7 @@ def _median_s(executor: Any, batches: Sequence[VocoderBatch]) -> float:
 def run(args: argparse.Namespace) -> int:
     """Run `bench vocoder`."""
     config = engine_config(args)
-    executor = load_executor(config)
+    executor = load_executor(config, reads_text=False)
     spec, rows = executor.vocoder_spec, []
     print(f"{'rows':>8}{'frames':>8}{'ms':>10}{'ms/row':>10}{'audio s/s':>12}")
     for count in args.rows:
